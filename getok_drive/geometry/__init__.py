@@ -1,0 +1,1 @@
+"""Geometry on pixels: polylines and polygons (numpy and shapely only)."""
