@@ -146,6 +146,13 @@ def _cells(points: lattice.Lattice, rounds: int) -> npt.NDArray[np.int64]:
     return cells
 
 
+_Found = tuple[tuple[int, ...], tuple[int, ...], lattice.Lattice]  # sort key, head, points
+
+
+def _sort_key(item: _Found) -> tuple[int, ...]:
+    return item[0]
+
+
 # --- the whole scene -------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +194,7 @@ def canonical_elements(
         InputError: on a class, type or colour outside the token table.
     """
     limits = limits or Limits()
-    found: dict[str, list[tuple[tuple[int, ...], tuple[int, ...], lattice.Lattice]]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[_Found]] = {kind: [] for kind in KINDS}
 
     def add(kind: str, head: tuple[int, ...], points: lattice.Lattice | None, key: Sequence[int] = ()) -> None:
         if points is not None:
@@ -209,11 +216,13 @@ def canonical_elements(
         if _inside(point):
             add("sign", _head("sign", sign.class_name, sign.color), lattice.snap(point, rounds))
 
-    elements = []
-    for kind in KINDS:
-        for _, head, points in sorted(found[kind], key=lambda item: item[0])[: limits.elements(kind)]:
-            elements.append(ElementTokens(kind, head, *encode_points(lattice.to_norm(points, rounds), rounds)))
-    return elements
+    kept = [(kind, *item[1:]) for kind in KINDS for item in sorted(found[kind], key=_sort_key)[: limits.elements(kind)]]
+    if not kept:
+        return []
+    cells, offsets = encode_points(lattice.to_norm(np.concatenate([points for *_, points in kept]), rounds), rounds)
+    ends = np.cumsum([len(points) for *_, points in kept])[:-1]
+    parts = zip(kept, np.split(cells, ends), np.split(offsets, ends), strict=True)
+    return [ElementTokens(kind, head, own_cells, own_offsets) for (kind, head, _), own_cells, own_offsets in parts]
 
 
 def propose_ids(elements: Iterable[ElementTokens]) -> list[int]:
