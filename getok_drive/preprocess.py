@@ -121,8 +121,9 @@ class Preprocessor:
 
         # One table look-up per value does scaling and normalising at once, with the very roundings of transformers' processor:
         # scaled in double precision, rounded to float32, then normalised in float32.
-        scaled = (np.arange(256, dtype=np.float64)[:, None] * (1 / 255)).astype(np.float32)
-        table_rgb: FloatArray = (scaled - np.asarray(mean_rgb, np.float32)) / np.asarray(std_rgb, np.float32)
+        scaled: FloatArray = (np.arange(256, dtype=np.float64)[:, None] * (1 / 255)).astype(np.float32)
+        mean, std = (np.asarray(values, np.float32) for values in (mean_rgb, std_rgb))
+        table_rgb: FloatArray = np.divide(scaled - mean, std, dtype=np.float32)
         self._table_bgr: FloatArray = np.ascontiguousarray(table_rgb[:, ::-1]).reshape(1, 256, 3)
         self._normal_bgr = np.empty((height, width, 3), np.float32)
         rows, columns = self.grid_hw
