@@ -1,0 +1,130 @@
+"""The camera: a level pinhole canvas to draw on, and its warp into the real (rolled, pitched, distorted) image.
+
+Everything is drawn in a *level* camera with the same focal length, whose optical axis is horizontal: there every ground row has
+one forward distance and every upright thing is upright. One remap then turns the canvas into the photograph, and
+`Camera.to_image` takes label points the same way. Distortion is OpenCV's (``cv2.projectPoints``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+CAMERA_FORWARD_M = 1.6  # camera ahead of the ego frame's origin
+_GRID_PX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """How a camera is mounted: independent of the image size.
+
+    Attributes:
+        height_m: above the road.
+        pitch_rad: positive looks down.
+        roll_rad: positive turns the camera clockwise about its axis.
+        yaw_rad: positive looks left of the vehicle's heading.
+        fov_rad: horizontal field of view of the undistorted pinhole.
+        barrel: radial distortion as the relative shift of the image's left and right edge; negative is barrel.
+    """
+
+    height_m: float
+    pitch_rad: float
+    roll_rad: float
+    yaw_rad: float
+    fov_rad: float
+    barrel: float
+
+    @staticmethod
+    def sample(rng: np.random.Generator) -> Rig:
+        """A random mounting: mostly a windscreen camera, sometimes a van's or a bus's."""
+        return Rig(
+            height_m=float(np.clip(rng.normal(1.4, 0.18), 1.1, 2.2)) if rng.random() < 0.85 else float(rng.uniform(1.6, 2.2)),
+            pitch_rad=float(np.radians(np.clip(rng.normal(1.5, 2.6), -5.0, 8.0))),
+            roll_rad=float(np.radians(np.clip(rng.normal(0.0, 0.9), -3.0, 3.0))),
+            yaw_rad=float(np.radians(np.clip(rng.normal(0.0, 2.0), -6.0, 6.0))),
+            fov_rad=float(np.radians(np.clip(rng.normal(62.0, 12.0), 45.0, 100.0))),
+            barrel=float(np.clip(rng.normal(-0.02, 0.035), -0.10, 0.02)),
+        )
+
+
+class Camera:
+    """One rig at one image size.
+
+    Attributes:
+        size_wh: the photograph's size, pixels.
+        focal_px: focal length of both the photograph and the canvas.
+        k: ``(3, 3)`` camera matrix, OpenCV convention.
+        d: ``(5,)`` OpenCV distortion ``k1 k2 p1 p2 k3``.
+        canvas_wh: size of the level canvas; ``cx``, ``cy`` its principal point.
+    """
+
+    def __init__(self, rig: Rig, size_wh: tuple[int, int]) -> None:
+        width, height = size_wh
+        if width < 64 or height < 36:
+            raise ValueError(f"world: the image must be at least 64x36 px, got {width}x{height}")
+        self.rig, self.size_wh = rig, (width, height)
+        self.focal_px = width / 2 / np.tan(rig.fov_rad / 2)
+        self.k = np.array([[self.focal_px, 0, (width - 1) / 2], [0, self.focal_px, (height - 1) / 2], [0, 0, 1]])
+        edge = np.tan(rig.fov_rad / 2)
+        self.d = np.array([rig.barrel / edge**2, 0.0, 0.0, 0.0, 0.0])
+        pitch, roll = -rig.pitch_rad, rig.roll_rad
+        tilt = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+        turn = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
+        self.level_R_cam = tilt @ turn
+        self._rvec = cv2.Rodrigues(self.level_R_cam.T)[0]
+        self._place_canvas()
+
+    def _place_canvas(self) -> None:
+        """Choose the canvas so that it covers the photograph, and keep the coarse grid of the warp."""
+        width, height = self.size_wh
+        self._grid_wh = (-(-width // _GRID_PX) + 2, -(-height // _GRID_PX) + 2)
+        xs = (np.arange(self._grid_wh[0]) - 0.5) * _GRID_PX - 0.5
+        ys = (np.arange(self._grid_wh[1]) - 0.5) * _GRID_PX - 0.5
+        nodes = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 1, 2)
+        rays = cv2.undistortPoints(nodes, self.k, self.d).reshape(-1, 2)
+        level = np.column_stack([rays, np.ones(len(rays))]) @ self.level_R_cam.T
+        grid = (level[:, :2] / level[:, 2:] * self.focal_px).reshape(self._grid_wh[1], self._grid_wh[0], 2)
+        low = np.floor(grid.reshape(-1, 2).min(0)) + _GRID_PX // 2 - 2
+        high = np.ceil(grid.reshape(-1, 2).max(0)) - _GRID_PX // 2 + 2
+        self.cx, self.cy = float(-low[0]), float(-low[1])
+        self.canvas_wh = (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)
+        self._grid = (grid - low).astype(np.float32)
+
+    def maps(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
+        """Fixed-point maps for `cv2.remap` from the canvas to the photograph."""
+        width, height = self.size_wh
+        full_wh = (self._grid_wh[0] * _GRID_PX, self._grid_wh[1] * _GRID_PX)
+        full = cv2.resize(self._grid, full_wh, interpolation=cv2.INTER_LINEAR)
+        full = full[_GRID_PX : _GRID_PX + height, _GRID_PX : _GRID_PX + width]
+        fixed, weights = cv2.convertMaps(full, None, cv2.CV_16SC2)  # type: ignore[call-overload]
+        return fixed, weights
+
+    def to_image(self, canvas_uv: npt.ArrayLike) -> F64:
+        """Canvas pixels ``(N, 2)`` to photograph pixels ``(N, 2)``."""
+        uv = np.asarray(canvas_uv, dtype=np.float64).reshape(-1, 2)
+        rays = np.column_stack([(uv - (self.cx, self.cy)) / self.focal_px, np.ones(len(uv))])
+        points, _ = cv2.projectPoints(rays, self._rvec, np.zeros(3), self.k, self.d)
+        return np.asarray(points, dtype=np.float64).reshape(-1, 2)
+
+    def to_canvas(self, image_uv: npt.ArrayLike) -> F64:
+        """Photograph pixels ``(N, 2)`` to canvas pixels ``(N, 2)``; inverse of `to_image`."""
+        uv = np.asarray(image_uv, dtype=np.float64).reshape(-1, 1, 2)
+        rays = cv2.undistortPoints(uv, self.k, self.d).reshape(-1, 2)
+        level = np.column_stack([rays, np.ones(len(rays))]) @ self.level_R_cam.T
+        return np.asarray(level[:, :2] / level[:, 2:] * self.focal_px + (self.cx, self.cy), dtype=np.float64)
+
+    @property
+    def ego_SE3_cam(self) -> F64:
+        """``(4, 4)`` pose of the camera (OpenCV axes) in the ego frame (x forward, y left, z up, origin on the road)."""
+        yaw = self.rig.yaw_rad
+        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+        pose = np.eye(4)
+        pose[:3, :3] = turn @ np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]) @ self.level_R_cam
+        pose[:3, 3] = (CAMERA_FORWARD_M, 0.0, self.rig.height_m)
+        return pose

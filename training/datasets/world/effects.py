@@ -1,0 +1,209 @@
+"""From the level canvas to a photograph: lamps' glow, rain, glare, lens and sensor, bonnet, JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.datasets.world import textures
+from training.datasets.world.canvas import Canvas
+from training.datasets.world.look import Look
+
+U8 = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Lens:
+    """What camera and car do to the picture; drawn once per scene.
+
+    Attributes:
+        exposure, gamma, balance: tone curve per channel; noise: deviation in grey levels; blur_px: at 448 px width.
+        motion_px: length of a smear at 448 px width; quality: of JPEG, 0 for none; vignette: darkening of the corners.
+        bonnet: height of the own bonnet as a share of the picture, 0 for none; bonnet_color; glare: strength of the sun in the lens.
+        reflection: of the dashboard in the windscreen; saturation.
+    """
+
+    exposure: float
+    gamma: float
+    balance: tuple[float, float, float]
+    noise: float
+    blur_px: float
+    motion_px: float
+    quality: int
+    vignette: float
+    bonnet: float
+    bonnet_bow: float
+    bonnet_color: tuple[float, float, float]
+    glare: float
+    reflection: float
+    saturation: float
+    seed: int
+
+
+def sample(rng: np.random.Generator, look: Look) -> Lens:
+    """A random camera for this light."""
+    dark = look.time != "day"
+    return Lens(
+        exposure=float(np.clip(rng.normal(1.0, 0.16), 0.55, 1.45)), gamma=float(np.clip(rng.normal(1.0, 0.13), 0.7, 1.45)),
+        balance=tuple(float(v) for v in np.clip(rng.normal(1.0, 0.045, 3), 0.87, 1.13)),  # type: ignore[arg-type]
+        noise=float(rng.exponential(1.8) + (2.5 if dark else 0.4)),
+        blur_px=float(rng.choice([0.0, 0.5, 0.8], p=[0.65, 0.22, 0.13])),
+        motion_px=float(rng.uniform(2, 6)) if rng.random() < 0.1 else 0.0,
+        quality=int(rng.integers(35, 95)) if rng.random() < 0.35 else 0,
+        vignette=float(rng.uniform(0.05, 0.4)) if rng.random() < 0.5 else 0.0,
+        bonnet=float(rng.uniform(0.02, 0.13)) if rng.random() < 0.35 else 0.0, bonnet_bow=float(rng.uniform(0.1, 0.6)),
+        bonnet_color=tuple(float(c) for c in rng.uniform(12, 90) * rng.uniform(0.8, 1.2, 3)),  # type: ignore[arg-type]
+        glare=float(rng.uniform(0.3, 1.0)) if look.shadow > 0 and rng.random() < 0.3 else 0.0,
+        reflection=float(rng.uniform(0.03, 0.14)) if not dark and rng.random() < 0.2 else 0.0,
+        saturation=float(np.clip(rng.normal(0.95, 0.2), 0.3, 1.4)), seed=int(rng.integers(1 << 31)),
+    )  # fmt: skip
+
+
+def glow(canvas: Canvas) -> None:
+    """Add halos of lit lamps, on a quarter-size layer."""
+    if not canvas.glow:
+        return
+    height, width = canvas.image.shape[:2]
+    small = np.zeros((height // 4 + 1, width // 4 + 1, 3), np.uint8)
+    strength = 0.35 if canvas.look.time == "day" else 1.0
+    for u, v, radius, color in canvas.glow:
+        shade = tuple(c * strength for c in color)
+        cv2.circle(small, (int(u * 4), int(v * 4)), max(int(radius * 5), 10), shade, -1, cv2.LINE_AA, 4)
+    wide = cv2.blur(small, (9, 9))
+    small = cv2.addWeighted(cv2.GaussianBlur(small, (3, 3), 0), 0.55, wide, 0.8, 0)
+    cv2.add(canvas.image, cv2.resize(small, (width, height)), dst=canvas.image)
+
+
+def wet(canvas: Canvas) -> None:
+    """Mirror what stands above the horizon in the wet road, smeared down the picture."""
+    view = canvas.view
+    top = view.horizon
+    height = min(top, canvas.image.shape[0] - top)
+    if height < 8:
+        return
+    above = cv2.blur(canvas.image[top - height : top][::-1], (3, 15))
+    ground = canvas.image[top : top + height]
+    mirrored = cv2.addWeighted(ground, 0.62, above, 0.38, 0)
+    mask = canvas.road[top : top + height].copy()
+    mask[canvas.owner[top : top + height] > 0] = 0
+    cv2.copyTo(mirrored, mask, ground)
+
+
+def _bonnet(lens: Lens, image: U8, owner: npt.NDArray[np.uint16], hood_id: int, look: Look) -> None:
+    height, width = image.shape[:2]
+    x = np.linspace(-1.02, 1.02, 24)
+    y = height * (1 - lens.bonnet * (1 - lens.bonnet_bow * np.abs(x) ** 2.5))
+    outline = np.column_stack([(x + 1) / 2 * width, y])
+    shape = np.concatenate([outline, [(width * 1.1, height * 1.1), (-width * 0.1, height * 1.1)]])
+    gain = np.mean(look.ambient)
+    color = tuple(c * gain for c in lens.bonnet_color)
+    cv2.fillPoly(image, [np.round(shape * 16).astype(np.int32)], color, cv2.LINE_AA, 4)
+    cv2.fillPoly(owner, [np.round(shape * 16).astype(np.int32)], hood_id, cv2.LINE_8, 4)
+    shine = tuple(min(c + 70 * gain, 255) for c in color)
+    for offset, share in ((0.25, 0.6), (0.55, 0.3)):
+        edge = outline + (0, height * lens.bonnet * offset)
+        shade = tuple(c + (s - c) * share for c, s in zip(color, shine, strict=True))
+        cv2.polylines(image, [np.round(edge * 16).astype(np.int32)], False, shade, max(1, height // 120), cv2.LINE_AA, 4)
+
+
+def develop(canvas: Canvas, lens: Lens, hood_id: int, stream: int) -> tuple[U8, npt.NDArray[np.uint16], U8, U8]:
+    """The photograph and its label pictures: image, owner, road, paint."""
+    look, camera = canvas.look, canvas.view.camera
+    width, height = camera.size_wh
+    fixed, weights = camera.maps()
+    image = cv2.remap(canvas.image, fixed, weights, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    owner, road, paint = (
+        cv2.remap(layer, fixed, weights, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        for layer in (canvas.owner, canvas.road, canvas.paint)
+    )
+    rng = np.random.Generator(np.random.PCG64([lens.seed, stream]))
+    scale = width / 448
+    if look.weather in ("rain", "snow"):
+        image = _falling(image, rng, look.weather == "snow", scale)
+    if lens.bonnet:
+        _bonnet(lens, image, owner, hood_id, look)
+    if lens.motion_px:
+        length = max(int(round(lens.motion_px * scale)), 1)
+        image = cv2.blur(image, (length, 1) if lens.seed % 2 else (1, max(length // 2, 1)))
+    if lens.blur_px:
+        image = cv2.GaussianBlur(image, (0, 0), lens.blur_px * scale)
+    image = _light(image, lens, canvas)
+    if lens.noise > 0.8:
+        grain = textures.grain(width, height)
+        x, y = rng.integers(0, 128, 2)
+        cv2.addWeighted(image, 1.0, grain[y : y + height, x : x + width], lens.noise / 32, -lens.noise * 4, dst=image)
+    if lens.quality:
+        ok, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, lens.quality))
+        if ok:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return image, owner, road, paint
+
+
+def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
+    """Glare, windscreen reflection, vignette, saturation and tone curve."""
+    height, width = image.shape[:2]
+    small_wh = (width // 8 + 1, height // 8 + 1)
+    y, x = np.mgrid[0 : small_wh[1], 0 : small_wh[0]].astype(np.float32)
+    if lens.glare or lens.reflection:
+        layer = np.zeros((small_wh[1], small_wh[0], 3), np.float32)
+        if lens.glare:
+            azimuth, elevation = canvas.look.sun
+            turn = (azimuth - canvas.view.heading + np.pi) % (2 * np.pi) - np.pi
+            u = (canvas.view.cx - np.tan(np.clip(turn, -1.3, 1.3)) * canvas.view.f) / 8
+            v = (canvas.view.horizon - np.tan(min(elevation, 0.6)) * canvas.view.f) / 8
+            if abs(turn) < 1.2:
+                distance = np.hypot(x - u, y - v) / small_wh[0]
+                layer += (lens.glare * (250 * np.exp(-((distance / 0.06) ** 2)) + 90 * np.exp(-distance / 0.22)))[..., None] * (
+                    0.88,
+                    0.97,
+                    1.0,
+                )
+        if lens.reflection:
+            layer += (lens.reflection * 255 * np.clip(y / small_wh[1] - 0.25, 0, 1) * (0.8 + 0.3 * np.sin(x / 5 + y / 9)))[
+                ..., None
+            ]
+        image = cv2.add(image, cv2.resize(np.clip(layer, 0, 255).astype(np.uint8), (width, height)))
+    if lens.vignette:
+        r2 = ((x / small_wh[0] - 0.5) ** 2 + (y / small_wh[1] - 0.5) ** 2) * 2
+        gain = np.clip(255 * (1 - lens.vignette * r2**1.3), 0, 255).astype(np.uint8)
+        gain = cv2.cvtColor(cv2.resize(gain, (width, height)), cv2.COLOR_GRAY2BGR)
+        image = cv2.multiply(image, gain, scale=1 / 255)
+    k = lens.saturation
+    if abs(k - 1) > 0.04:
+        luma = np.array([0.114, 0.587, 0.299])
+        image = cv2.transform(image, k * np.eye(3) + (1 - k) * np.tile(luma, (3, 1)))
+    curve = np.arange(256)[:, None] / 255.0 * lens.exposure
+    curve = np.minimum(curve, 0.75 + np.maximum(curve - 0.75, 0) * 0.7)  # soft shoulder
+    table = np.clip(255 * (curve**lens.gamma) * np.array(lens.balance), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table.reshape(256, 1, 3)))
+
+
+def _falling(image: U8, rng: np.random.Generator, snow: bool, scale: float) -> U8:
+    """Rain streaks or snow flakes, and a few drops on the windscreen."""
+    height, width = image.shape[:2]
+    layer = np.zeros_like(image)
+    count = int(rng.integers(30, 140))
+    slant = float(rng.normal(0, 0.15))
+    xy = rng.random((count, 2)) * (width, height)
+    length = rng.uniform(4, 14, count) * scale
+    shade = float(rng.uniform(30, 75))
+    if snow:
+        for (x, y), r in zip(xy.tolist(), (rng.uniform(0.4, 1.5, count) * scale).tolist(), strict=True):
+            cv2.circle(layer, (int(x * 16), int(y * 16)), int(r * 16), (190, 190, 190), -1, cv2.LINE_AA, 4)
+    else:
+        ends = xy + np.column_stack([slant * length, length])
+        streaks = np.round(np.stack([xy, ends], 1) * 16).astype(np.int32)
+        cv2.polylines(layer, list(streaks), False, (shade, shade, shade), 1, cv2.LINE_AA, 4)
+    image = cv2.add(image, layer)
+    if not snow:
+        for _ in range(int(rng.integers(0, 7))):
+            r = int(rng.uniform(4, 12) * scale)
+            x, y = int(rng.integers(r, width - r)), int(rng.integers(r, height - r))
+            area = image[y - r : y + r, x - r : x + r]
+            mask = np.zeros(area.shape[:2], np.uint8)
+            cv2.circle(mask, (r, r), r - 1, 255, -1)
+            cv2.copyTo(cv2.blur(area, (2 * (r // 2) + 1, 2 * (r // 2) + 1)), mask, area)
+    return image

@@ -1,0 +1,185 @@
+"""The ground: bands of material, markings, texture, cast shadows, distance haze and headlights, in that order."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.datasets.world import paint, textures
+from training.datasets.world.canvas import SHIFT, Canvas, fixed
+from training.datasets.world.road import Junction, Knots
+
+F64 = npt.NDArray[np.float64]
+
+
+def _edge(canvas: Canvas, knots: Knots) -> F64:
+    """Canvas column of a lateral offset in every ground row."""
+    view = canvas.view
+    return np.clip(view.row_u(np.interp(view.row_s, *knots)), -20000, 20000)
+
+
+def _strip(canvas: Canvas, left: Knots, right: Knots) -> npt.NDArray[np.int32]:
+    rows = canvas.view.rows
+    a, b = np.column_stack([_edge(canvas, left), rows]), np.column_stack([_edge(canvas, right), rows])
+    a[-1, 1] += 2
+    b[-1, 1] += 2
+    return fixed(np.concatenate([a, b[::-1]]))
+
+
+def _open_area(canvas: Canvas, junction: Junction) -> npt.NDArray[np.int32] | None:
+    """Outline of a side road's arms with rounded corners."""
+    road, view = canvas.view.road, canvas.view
+    first, last = junction.span
+    left, right, corner = road.outer_left_d, road.outer_right_d, 4.0
+    bend = np.linspace(0, np.pi / 2, 6)
+    far_left = left + (60.0 if junction.left else 0.0)
+    far_right = right - (60.0 if junction.right else 0.0)
+    points: list[tuple[float, float]] = []
+    sides = ((far_left, left, 1.0, junction.left), (far_right, right, -1.0, junction.right))
+    for far, near, sign, there in sides:
+        arc = [(first - corner * (1 - np.sin(b)), near + sign * corner * (1 - np.cos(b))) for b in bend]
+        back = [(last + corner * (1 - np.sin(b)), near + sign * corner * (1 - np.cos(b))) for b in bend]
+        part = [*arc, (first, far), (last, far), *back[::-1]] if there else [(first, near), (last, near)]
+        points += part if sign > 0 else part[::-1]
+    s, d = np.array(points).T
+    x, y, _ = view.place(np.clip(s, *view.s_range), d)
+    if x.min() < 1.0:
+        x = np.maximum(x, 1.0)
+    if x.min() > 200:
+        return None
+    row = view.cy + view.f * (view.height_m - view.ground_z(x)) / x
+    hidden = row > view.clip_row(x) + 0.75
+    uv = np.column_stack([view.cx - view.f * y / x, np.where(hidden, view.clip_row(x), row)])
+    return fixed(uv)
+
+
+def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[F64], drawn_lines: list[paint.DrawnLine]) -> None:
+    """Draw everything flat below the horizon.
+
+    Args:
+        canvas: sky and backdrop are there already.
+        rng: for the texture's place.
+        shadows: outlines of cast shadows, canvas points.
+        drawn_lines: filled with the lane lines, for the labels.
+    """
+    view, look, road = canvas.view, canvas.look, canvas.view.road
+    top = view.horizon
+    verge = str(rng.choice(["grass", "dry", "dirt"], p=[0.55, 0.3, 0.15]))
+    canvas.image[top:] = np.array(look.materials[verge], np.float64).astype(np.uint8)
+    canvas.owner[top:] = 0
+    hard = np.zeros(canvas.image.shape[:2], np.uint8)  # paved: takes the asphalt's texture
+    for band in road.bands:
+        outline = _strip(canvas, band.left, band.right)
+        cv2.fillPoly(canvas.image, [outline], look.materials[band.material], cv2.LINE_AA, SHIFT)
+        if band.material in ("shoulder", "parking", "pavement"):
+            cv2.fillPoly(hard, [outline], 255, cv2.LINE_8, SHIFT)
+    _kerbs(canvas)
+    areas = [_strip(canvas, *edges) for edges in (road.edges, road.other) if edges is not None]
+    areas += [area for junction in road.junctions if (area := _open_area(canvas, junction)) is not None]
+    for area in areas:
+        cv2.fillPoly(canvas.image, [area], look.materials["road"], cv2.LINE_AA, SHIFT)
+        cv2.fillPoly(canvas.road, [area], 255, cv2.LINE_8, SHIFT)
+    canvas.road[:top] = 0
+    hard = cv2.max(hard, canvas.road)
+    s, d = view.surface()
+    gain = _texture(canvas, rng, s, d, hard[top:])
+    paint.draw(canvas, rng, s, d, drawn_lines)
+    if shadows:
+        gain *= _cast(canvas, shadows)[top:]
+    _finish(canvas, gain)
+
+
+def _kerbs(canvas: Canvas) -> None:
+    """Kerb stones as bright strips beside a pavement."""
+    road = canvas.view.road
+    for band in road.bands:
+        if band.material == "pavement":
+            left_side = band.right[1][0] > 0
+            inner = band.right if left_side else band.left
+            width = 0.22 if left_side else -0.22
+            outline = _strip(canvas, inner, (inner[0], tuple(d + width for d in inner[1])))
+            cv2.fillPoly(canvas.image, [outline], canvas.look.materials["kerb"], cv2.LINE_AA, SHIFT)
+
+
+def _texture(canvas: Canvas, rng: np.random.Generator, s: npt.NDArray[np.float32], d: npt.NDArray[np.float32],
+             hard: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Gain of every ground pixel from material noise; detail finer than a pixel is scaled up until it fits (self-similar noise)."""
+    view, road = canvas.view, canvas.view.road
+    footprint = np.maximum(view.row_ds, view.row_x / view.f * 1.5)
+    level = np.exp2(np.ceil(np.log2(np.maximum(footprint / 0.03, 1.0))))
+    grid = (1.0 / (0.03 * level)).astype(np.float32)[:, None]
+    across = (1.0 / (0.03 * np.exp2(np.ceil(np.log2(np.maximum(view.row_x / view.f / 0.03, 1.0)))))).astype(np.float32)[:, None]
+    shift = rng.uniform(0, 512, 4).astype(np.float32)
+    tx, ty = d * across + shift[0], s * grid + shift[1]
+    paved = cv2.remap(textures.asphalt(), tx, ty, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    soft = cv2.remap(textures.terrain(), tx * 0.5, ty * 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    fade = (1.0 / (1.0 + (view.row_x / 55.0) ** 2)).astype(np.float32)[:, None]
+    roughness = np.float32(rng.uniform(0.5, 1.6)) * fade
+    gain = np.where(hard > 0, (paved.astype(np.float32) - 128) * roughness, (soft.astype(np.float32) - 128) * (0.4 + 0.9 * fade))
+    wide = cv2.remap(textures.blotches(), d * 1.1 + shift[2], s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    gain += (wide.astype(np.float32) - 128) * np.float32(rng.uniform(0.04, 0.14))
+    gain = gain * np.float32(1 / 128) + 1
+    gain *= _tracks(rng, road.lane_d, road.lane_width_m, d, hard)
+    if road.concrete:
+        _joints(view.row_x, s, gain, float(rng.uniform(4, 6)), view.row_ds)
+    return gain
+
+
+def _tracks(rng: np.random.Generator, lanes: list[float], width: float, d: npt.NDArray[np.float32],
+            hard: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:  # fmt: skip
+    """Tyre tracks and the oil stripe: a periodic profile over the lane width, from a table."""
+    if not lanes:
+        return np.float32(1.0) * np.ones_like(d)
+    x = np.linspace(-0.5, 0.5, 256)
+    strength, oil = rng.uniform(-0.09, 0.09), rng.uniform(0.0, 0.16)
+    profile = 1 + strength * np.exp(-(((np.abs(x) * width - 0.8) / 0.3) ** 2)) - oil * np.exp(-((x * width / 0.35) ** 2))
+    index = ((d - np.float32(lanes[0])) * np.float32(256 / width) + 128).astype(np.int32) & 255
+    gain = profile.astype(np.float32)[index]
+    gain[hard == 0] = 1.0
+    return gain
+
+
+def _joints(row_x: F64, s: npt.NDArray[np.float32], gain: npt.NDArray[np.float32], spacing: float, ds: F64) -> None:
+    """Dark transverse joints of a concrete road, near rows only."""
+    near = slice(int(np.searchsorted(-row_x, -35.0)), None)
+    offset = np.abs(np.mod(s[near], spacing) - spacing / 2)
+    width = np.maximum(ds[near], 0.05).astype(np.float32)[:, None]
+    gain[near] *= 1 - 0.22 * np.clip((0.03 + width / 2 - offset) / width, 0, np.minimum(1, 0.06 / width))
+
+
+def _cast(canvas: Canvas, shadows: list[F64]) -> npt.NDArray[np.float32]:
+    mask = np.zeros(canvas.image.shape[:2], np.uint8)
+    for outline in shadows:
+        cv2.fillPoly(mask, [fixed(outline)], 255, cv2.LINE_AA, SHIFT)
+    mask = cv2.blur(mask, (3, 3))
+    return 1 - mask.astype(np.float32) * np.float32(max(canvas.look.shadow, 0.35) / 255)
+
+
+def _finish(canvas: Canvas, gain: npt.NDArray[np.float32]) -> None:
+    """Apply texture, light and haze to the ground rows."""
+    view, look = canvas.view, canvas.look
+    ground = canvas.image[view.horizon :]
+    clear = np.exp(-view.row_x / look.visibility_m).astype(np.float32)
+    if look.beam > 0:
+        u = np.arange(ground.shape[1], dtype=np.float32)[None]
+        x = view.row_x.astype(np.float32)[:, None]
+        y = (u - np.float32(view.cx)) * (x / np.float32(view.f))
+        near = 1 - np.exp(-((x / 4.5) ** 2))
+        beam = look.beam * near * np.exp(-x / 28.0) * np.exp(-((y / (2.5 + 0.22 * x)) ** 2))
+        gain *= np.float32(np.mean(look.ambient)) + beam
+        tint = (1.0, 1.0, 1.0)
+    else:
+        tint = look.ambient
+    gain *= clear[:, None]
+    eight = np.clip(gain * 128, 0, 255).astype(np.uint8)
+    cv2.multiply(ground, cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR), dst=ground, scale=1 / 128)
+    if tint != (1.0, 1.0, 1.0):
+        cv2.multiply(ground, (*tint, 0.0), dst=ground)
+    hazy = int(np.searchsorted(-clear[::-1], -0.985))  # rows from the bottom that need nothing
+    stop = len(clear) - hazy if hazy < len(clear) else 0
+    far = slice(0, int(np.count_nonzero(clear < 0.985)))
+    del stop
+    if far.stop:
+        haze = (1 - clear[far])[:, None, None] * np.array(look.haze, np.float32)
+        ground[far] = np.clip(ground[far] + haze, 0, 255).astype(np.uint8)

@@ -1,0 +1,258 @@
+"""Labels from the label pictures and the geometry: what a careful annotator would draw, in pixels of the photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from getok_drive.types import Box, DrivableArea, Lane, Sign
+from training.datasets.world.canvas import FIRST_SCENERY_ID, Canvas
+from training.datasets.world.paint import DrawnLine
+from training.datasets.world.things import Thing
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+F64 = npt.NDArray[np.float64]
+
+MIN_PAINT = 0.2
+MIN_BOX_PX = 6.0  # at 252 px image height
+MIN_SIGN_PX = 5.0  # at 448 px image width
+MIN_VISIBLE = 0.15
+MIN_SPACING_PX = 1.5  # between neighbouring lines, at 448 px image width
+MIN_AREA_SHARE = 0.003
+MAX_AREAS = 3
+
+
+def state(share: float) -> str:
+    """The word for a visible share."""
+    return "fully_visible" if share > 0.85 else "partly_occluded" if share >= 0.4 else "mostly_occluded"
+
+
+def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U16) -> tuple[Lane, ...]:
+    """Lane lines bottom to top, cut at crests, at the far end, where scenery hides them, and at the image's border."""
+    view, look = canvas.view, canvas.look
+    height, width = owner.shape
+    found = []
+    jump = np.flatnonzero(np.diff(view.row_x[::-1]) > 12 + 0.3 * view.row_x[::-1][:-1])
+    crest = len(view.rows) - 1 - int(jump[0]) if len(jump) else 0  # topmost row before the ground drops out of sight
+    visible_m = np.minimum(look.see_m, 0.14 * width / 448 * view.f / (0.13 * width / 448))
+    nearby = [line for line in drawn if line.line.paint >= MIN_PAINT]
+    for line in nearby:
+        rows = line.there & (view.row_x < visible_m)
+        rows[:crest] = False
+        others = [np.abs(line.u - other.u) for other in nearby if other is not line]
+        if others:  # neighbours that are both there
+            spacing = np.min(
+                [
+                    np.where(other.there, gap, np.inf)
+                    for other, gap in zip((o for o in nearby if o is not line), others, strict=True)
+                ],
+                axis=0,
+            )
+            tight = np.flatnonzero(rows & (spacing < MIN_SPACING_PX * width / 448))
+            if len(tight):
+                rows[: int(tight[-1]) + 1] = False
+        index = np.flatnonzero(rows)[::-1]
+        if len(index) < 2:
+            continue
+        breaks = np.flatnonzero(np.diff(index) < -1)
+        if len(breaks):
+            index = index[: int(breaks[0]) + 1]
+        u = line.u[index]
+        inside = (u > -0.1 * width) & (u < canvas.image.shape[1] + 0.1 * width)
+        if inside.sum() < 2:
+            continue
+        points = canvas.view.camera.to_image(np.column_stack([u, view.rows[index]])[inside])
+        points = _clip(points, width, height)
+        points = _unhidden(points, owner)
+        if points is None or np.hypot(*(points[0] - points[-1])) < 0.03 * width:
+            continue
+        found.append(Lane(_thin(points).astype(np.float32), line.line.kind, line.line.color))
+    return tuple(sorted(found, key=lambda lane: float(lane.points_px[0, 0])))
+
+
+def _clip(points: F64, width: int, height: int) -> F64:
+    """The longest stretch within the image, with its ends put exactly on the border."""
+    within = (points[:, 0] >= 0) & (points[:, 0] <= width - 1) & (points[:, 1] >= 0) & (points[:, 1] <= height - 1)
+    if within.all():
+        return points
+    if not within.any():
+        return points[:0]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], within.astype(int), [0]])))
+    starts, stops = edges[::2], edges[1::2]
+    best = int(np.argmax(stops - starts))
+    start, stop = int(starts[best]), int(stops[best])
+    parts = [points[start:stop]]
+    if start > 0:
+        parts.insert(0, _border(points[start], points[start - 1], width, height)[None])
+    if stop < len(points):
+        parts.append(_border(points[stop - 1], points[stop], width, height)[None])
+    return np.concatenate(parts)
+
+
+def _border(inner: F64, outer: F64, width: int, height: int) -> F64:
+    """Where the way from ``inner`` to ``outer`` leaves the image."""
+    step = outer - inner
+    limits = [((width - 1 if step[0] > 0 else 0) - inner[0], step[0]), ((height - 1 if step[1] > 0 else 0) - inner[1], step[1])]
+    t = min([room / move for room, move in limits if abs(move) > 1e-9] + [1.0])
+    return np.asarray(inner + step * max(t, 0.0))
+
+
+def _unhidden(points: F64, owner: U16) -> F64 | None:
+    """Cut ends that lie behind scenery (walls, houses, the bonnet); None when next to nothing is in sight."""
+    if len(points) < 2:
+        return None
+    at = np.round(points).astype(int)
+    who = owner[np.clip(at[:, 1], 0, owner.shape[0] - 1), np.clip(at[:, 0], 0, owner.shape[1] - 1)]
+    scenery = who >= FIRST_SCENERY_ID
+    clear = np.flatnonzero(~scenery)
+    if len(clear) < 2:
+        return None
+    points, who, scenery = (a[clear[0] : clear[-1] + 1] for a in (points, who, scenery))
+    lengths = np.append(np.hypot(*np.diff(points, axis=0).T), 0)
+    total = lengths.sum()
+    if total <= 0 or lengths[who == 0].sum() < 0.12 * total or lengths[scenery].sum() > 0.5 * total:
+        return None
+    return points
+
+
+def _thin(points: F64) -> F64:
+    """Drop points closer than 2 px to the one before, keeping both ends; rows never go down."""
+    keep, last = [0], points[0]
+    for i, point in enumerate(points[1:-1].tolist(), 1):
+        if abs(point[0] - last[0]) + abs(point[1] - last[1]) >= 2:
+            keep.append(i)
+            last = points[i]
+    points = points[[*keep, len(points) - 1]].copy()
+    points[:, 1] = np.minimum.accumulate(points[:, 1])
+    return points
+
+
+def drivable(road: U8, owner: U16) -> tuple[DrivableArea, ...]:
+    """Visible carriageway as few simple polygons; holes are opened by a cut upwards, then vertices removed while the fit holds."""
+    height, width = road.shape
+    mask = ((road > 127) & (owner == 0)).astype(np.uint8)
+    close = max(int(round(5 * width / 448)) | 1, 3)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((close, close), np.uint8))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    least = MIN_AREA_SHARE * width * height
+    cut = False
+    for i, contour in enumerate(contours):
+        if tree[0][i][3] >= 0:
+            if cv2.contourArea(contour) < 1.5 * least:
+                cv2.drawContours(mask, [contour], -1, 1, -1)
+            else:
+                x, y = contour[contour[:, 0, 1].argmin(), 0]
+                column = mask[:y, x]
+                top = int(np.flatnonzero(column == 0)[-1]) if (column == 0).any() else 0
+                mask[top : y + 1, x : x + 2] = 0
+                cut = True
+    if cut or len(contours) > 1:
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    found = []
+    for contour in sorted(contours, key=cv2.contourArea, reverse=True)[:MAX_AREAS]:
+        if cv2.contourArea(contour) >= least and (polygon := _simplify(contour, mask.shape)) is not None:
+            found.append(DrivableArea(polygon))
+    return tuple(found)
+
+
+def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
+    """Fewest vertices with an IoU of 0.975 to the contour's inside, among a few tolerances; clockwise on the screen."""
+    x, y, w, h = cv2.boundingRect(contour)
+    local = contour - (x, y)
+    target = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(target, [local], 1)
+    area = int(cv2.countNonZero(target))
+    best: npt.NDArray[np.int32] | None = None
+    for tolerance in np.array([8.0, 5.0, 3.2, 2.0, 1.2, 0.6]) * shape[1] / 448:
+        thin = cv2.approxPolyDP(local, float(tolerance), True)
+        if len(thin) < 3 or not _simple(thin.reshape(-1, 2)):
+            continue
+        best = thin
+        trial = np.zeros_like(target)
+        cv2.fillPoly(trial, [thin], 1)
+        both = int(cv2.countNonZero(cv2.bitwise_and(trial, target)))
+        if both / max(area + int(cv2.countNonZero(trial)) - both, 1) >= 0.975:
+            break
+    if best is None:
+        return None
+    points = (best.reshape(-1, 2) + (x, y)).astype(np.float32)
+    signed = float(np.sum(points[:, 0] * np.roll(points[:, 1], -1) - np.roll(points[:, 0], -1) * points[:, 1]))
+    return points if signed > 0 else points[::-1].copy()
+
+
+def _simple(points: npt.NDArray[np.int32]) -> bool:
+    """Whether no two edges of the closed polygon touch, apart from neighbours at their common vertex."""
+    a = points.astype(np.float64)
+    b = np.roll(a, -1, axis=0)
+    n = len(a)
+
+    def side(p: F64, q: F64, r: F64) -> F64:
+        return np.asarray(
+            np.sign((q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0]))
+        )
+
+    i, j = np.triu_indices(n, 2)
+    apart = ~((i == 0) & (j == n - 1))
+    i, j = i[apart], j[apart]
+    cross = (side(a[i], b[i], a[j]) * side(a[i], b[i], b[j]) <= 0) & (side(a[j], b[j], a[i]) * side(a[j], b[j], b[i]) <= 0)
+    if not cross.any():
+        return True
+    i, j = i[cross], j[cross]  # collinear edges that do not overlap are no crossing
+    low_i, high_i, low_j, high_j = np.minimum(a[i], b[i]), np.maximum(a[i], b[i]), np.minimum(a[j], b[j]), np.maximum(a[j], b[j])
+    return not bool(((low_i <= high_j) & (low_j <= high_i)).all(1).any())
+
+
+def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: U16) -> tuple[list[Box], list[Sign], U16]:
+    """Boxes of what is visible, sign centres, and the instance picture (index into the boxes + 1).
+
+    Args:
+        canvas: holds how many pixels each thing had when it was drawn.
+        things: ``(id in owner, thing)`` of everything that bears a label, nearest last.
+        owner: id picture in the photograph.
+    """
+    height, width = owner.shape
+    seen = np.bincount(canvas.owner.reshape(-1), minlength=FIRST_SCENERY_ID)
+    here = np.bincount(owner.reshape(-1), minlength=FIRST_SCENERY_ID)
+    boxes: list[Box] = []
+    signs: list[Sign] = []
+    instance = np.zeros(FIRST_SCENERY_ID + 16, np.uint16)
+    for number, thing in reversed(things):
+        share = seen[number] / max(canvas.whole.get(number, 0), 1)
+        if here[number] < 4 or share < MIN_VISIBLE:
+            continue
+        ys, xs = np.nonzero(owner == number) if here[number] < 0 else _extent(owner, number)
+        x0, y0, x1, y1 = xs[0], ys[0], xs[1], ys[1]
+        attributes = {"visible_state": state(share), "track_id": str(thing.track)}
+        if thing.art == "sign":
+            if max(x1 - x0, y1 - y0) + 1 < MIN_SIGN_PX * width / 448:
+                continue
+            center = np.array([(x0 + x1) / 2, (y0 + y1) / 2], np.float32)
+            signs.append(Sign(center, thing.label, thing.color_name, attributes=attributes))
+            continue
+        if y1 - y0 + 1 < MIN_BOX_PX * height / 252 or x1 - x0 < 1:
+            continue
+        touching = x0 <= 0 or y0 <= 0 or x1 >= width - 1 or y1 >= height - 1
+        attributes["truncated"] = "yes" if touching else "no"
+        if thing.blockage:
+            attributes["road_blockage"] = thing.blockage
+        xyxy = np.array([max(x0 - 0.5, 0), max(y0 - 0.5, 0), min(x1 + 0.5, width - 1), min(y1 + 0.5, height - 1)], np.float32)
+        boxes.append(Box(xyxy, thing.label, attributes=attributes))
+        instance[number] = len(boxes)
+    return boxes, signs, instance
+
+
+def _extent(owner: U16, number: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and last row and column holding ``number``: ``(y0, y1), (x0, x1)``."""
+    mask = cv2.compare(owner, float(number), cv2.CMP_EQ)
+    x, y, w, h = cv2.boundingRect(mask)
+    return (y, y + h - 1), (x, x + w - 1)
+
+
+def density(count: int) -> str:
+    """``traffic_density`` from the number of vehicles in sight."""
+    return "no_traffic" if count == 0 else "light_traffic" if count <= 3 else "medium_traffic" if count <= 8 else "dense_traffic"

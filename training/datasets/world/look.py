@@ -1,0 +1,135 @@
+"""Light and weather of a scene, and how far away things fade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Bgr = tuple[float, float, float]
+
+
+@dataclass(slots=True)
+class Look:
+    """The picture's mood.
+
+    Attributes:
+        time: ``day``, ``dusk``, ``night``; weather: ``clear``, ``cloudy``, ``overcast``, ``rain``, ``fog``, ``snow``.
+        surface: one of ``SURFACE_CONDITIONS``.
+        sun: world azimuth and elevation, radians; shadow: 0..1, how dark cast shadows are.
+        ambient: gain of everything at night or dusk, BGR; beam: strength of the own headlights.
+        haze: colour that far things fade to; visibility_m: distance of 37 % contrast.
+        sky_top, sky_low: gradient; cloud: 0..1 cover.
+        asphalt, grass, dry, dirt, pavement: base colours, BGR 0..255.
+    """
+
+    time: str
+    weather: str
+    surface: str
+    sun: tuple[float, float]
+    shadow: float
+    ambient: Bgr
+    beam: float
+    haze: Bgr
+    visibility_m: float
+    sky_top: Bgr
+    sky_low: Bgr
+    cloud: float
+    materials: dict[str, Bgr]
+
+    @property
+    def see_m(self) -> float:
+        """Distance beyond which not even paint can be made out."""
+        return min(self.visibility_m * 1.9, 75.0 + 35 * self.beam if self.time == "night" else 1e9)
+
+    def shade(self, x: float, y: float = 0.0, lamp: float = 1.0) -> tuple[Bgr, Bgr]:
+        """Gain and offset for the colour of a thing at forward ``x``, left ``y`` metres; ``lamp`` > 1 reflects headlights back."""
+        clear = float(np.exp(-max(x, 0.0) / self.visibility_m))
+        lit = self.beam_at(x, y) * lamp
+        gain = tuple((a + lit) * clear for a in self.ambient)
+        return gain, tuple(c * (1 - clear) for c in self.haze)  # type: ignore[return-value]
+
+    def beam_at(self, x: float, y: float) -> float:
+        """Light of the own headlights, relative to daylight."""
+        if self.beam <= 0:
+            return 0.0
+        return self.beam * float(np.exp(-x / 28.0) * np.exp(-((y / (2.5 + 0.22 * max(x, 0.0))) ** 2)))
+
+
+def _mix(a: Bgr, b: Bgr, t: float) -> Bgr:
+    return tuple(p + (q - p) * t for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
+
+
+def sample(rng: np.random.Generator, kind: str) -> Look:
+    """A random light and weather for a road of this kind."""
+    time = str(rng.choice(["day", "dusk", "night"], p=[0.8, 0.07, 0.13]))
+    weather = str(rng.choice(["clear", "cloudy", "overcast", "rain", "fog", "snow"], p=[0.4, 0.21, 0.2, 0.1, 0.05, 0.04]))
+    surface = {"rain": "wet", "snow": "snowy"}.get(weather, "wet" if rng.random() < 0.05 else "dry")
+    if kind == "unpaved":
+        surface = "unpaved"
+    sunny = weather in ("clear", "cloudy") and time == "day"
+    elevation = float(np.radians(rng.uniform(14, 65) if time == "day" else 8))
+    azimuth = float(rng.uniform(-np.pi, np.pi))
+    shadow = float(rng.uniform(0.35, 0.68)) if sunny else 0.0
+    tint = float(rng.uniform(0, 1))
+    if weather == "clear":
+        top, low = _mix((150, 95, 45), (235, 185, 130), tint), _mix((225, 195, 160), (245, 240, 235), float(rng.random()))
+    elif weather == "cloudy":
+        top, low = _mix((190, 140, 90), (225, 190, 150), tint), (238, 232, 225)
+    else:
+        top = _mix((150, 145, 140), (250, 250, 248), tint)
+        low = _mix(top, (240, 240, 240), 0.5)
+    haze = _mix(low, (235, 220, 205), 0.4)
+    visibility = float(rng.uniform(500, 2500))
+    if weather == "fog":
+        visibility = float(rng.uniform(35, 150))
+        top = low = haze = _mix((165, 163, 160), (225, 224, 222), tint)
+    elif weather in ("rain", "snow"):
+        visibility = float(rng.uniform(120, 600))
+    ambient: Bgr = (1.0, 1.0, 1.0)
+    beam = 0.0
+    if weather in ("overcast", "rain", "fog"):
+        ambient = _mix((0.75, 0.72, 0.7), (1.0, 1.0, 1.0), float(rng.random()))
+    if time == "dusk":
+        g = float(rng.uniform(0.3, 0.6))
+        ambient, beam = (g * 1.05, g * 0.97, g), 0.15
+        top, low = _mix((120, 80, 55), (90, 60, 50), tint), _mix((150, 160, 205), (120, 150, 230), float(rng.random()))
+        haze = _mix(low, (140, 120, 110), 0.5)
+    elif time == "night":
+        g = float(rng.uniform(0.03, 0.2))
+        ambient, beam = (g, g * 1.0, g * 1.15), float(rng.uniform(0.5, 1.1))
+        top, low = (12, 7, 6), _mix((18, 14, 12), (35, 40, 55), float(rng.random()))
+        haze = _mix(low, (40, 38, 36), 0.4)
+    return Look(
+        time=time, weather=weather, surface=surface, sun=(azimuth, elevation), shadow=shadow, ambient=ambient, beam=beam,
+        haze=haze, visibility_m=visibility, sky_top=top, sky_low=low,
+        cloud=float(rng.uniform(0.3, 0.9)) if weather == "cloudy" else float(rng.uniform(0, 0.35)) * (weather == "clear"),
+        materials=_materials(rng, surface),
+    )  # fmt: skip
+
+
+def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
+    def vary(color: Bgr, by: float = 10.0) -> Bgr:
+        return tuple(float(np.clip(c + n, 8, 250)) for c, n in zip(color, rng.normal(0, by, 3), strict=True))  # type: ignore
+
+    grey = float(np.clip(rng.normal(112, 24), 62, 170))
+    asphalt: Bgr = tuple(grey + t for t in rng.normal(0, 3.0, 3) + (1.0, 0.0, -1.5))  # type: ignore[assignment]
+    found = {
+        "road": asphalt,
+        "shoulder": _mix(asphalt, vary((120, 120, 122)), float(rng.uniform(0, 0.7))),
+        "parking": _mix(asphalt, vary((105, 105, 105)), float(rng.uniform(0, 0.5))),
+        "pavement": vary((150, 152, 156), 12),
+        "grass": vary((62, 112, 96), 14),
+        "dry": vary((98, 150, 178), 14),
+        "dirt": vary((105, 132, 155), 14),
+        "kerb": vary((165, 167, 170), 12),
+    }
+    if surface == "wet":
+        found |= {k: tuple(c * 0.68 for c in found[k]) for k in ("road", "shoulder", "parking", "pavement")}  # type: ignore
+    elif surface == "snowy":
+        snow = (238.0, 232.0, 228.0)
+        found |= {k: _mix(found[k], snow, t) for k, t in (("grass", 0.9), ("dry", 0.9), ("dirt", 0.8), ("pavement", 0.7))}
+        found |= {k: _mix(found[k], snow, float(rng.uniform(0.2, 0.5))) for k in ("road", "shoulder", "parking")}
+    elif surface == "unpaved":
+        found["road"] = vary((110, 140, 165), 14)
+    return found

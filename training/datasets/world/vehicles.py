@@ -1,0 +1,353 @@
+"""Cars, vans, trucks and buses as small meshes in metres, drawn with flat shading; origin on the ground under the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.datasets.world.canvas import SHIFT, Canvas
+from training.datasets.world.look import Bgr, Look
+
+F64 = npt.NDArray[np.float64]
+Point = tuple[float, float, float]
+
+# name -> (class, length, width, height, belt, base_rear, roof_rear, roof_front, base_front, hood height); x as share of the length
+CARS: dict[str, tuple[str, float, float, float, float, float, float, float, float, float]] = {
+    "sedan": ("car", 4.7, 1.82, 1.45, 0.64, -0.32, -0.19, 0.06, 0.22, 0.55),
+    "hatch": ("car", 4.1, 1.76, 1.5, 0.62, -0.47, -0.38, 0.08, 0.24, 0.56),
+    "wagon": ("car", 4.7, 1.82, 1.48, 0.63, -0.48, -0.4, 0.07, 0.23, 0.55),
+    "suv": ("car", 4.6, 1.9, 1.72, 0.62, -0.48, -0.41, 0.09, 0.24, 0.57),
+    "pickup": ("car", 5.4, 1.95, 1.8, 0.58, -0.1, -0.04, 0.13, 0.24, 0.53),
+    "minivan": ("car", 4.9, 1.95, 1.8, 0.58, -0.48, -0.43, 0.16, 0.33, 0.52),
+    "van": ("car", 5.2, 2.0, 2.25, 0.52, -0.495, -0.48, 0.24, 0.36, 0.45),
+}
+TRUCKS = {"box_truck": ("truck", 7.5, 2.4, 3.2), "semi": ("truck", 15.0, 2.55, 3.9), "tanker": ("truck", 10.0, 2.5, 3.4)}
+BUSES = {"bus": ("bus", 11.5, 2.55, 3.1), "coach": ("bus", 12.0, 2.55, 3.6)}
+MODELS = (*CARS, *TRUCKS, *BUSES)
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Polygons in drawing order, outward winding: ``points (N, 3)``, ``starts (F,)`` into them, material and side per face."""
+
+    class_name: str
+    size_m: Point
+    points: F64
+    starts: npt.NDArray[np.int64]
+    materials: tuple[str, ...]
+    sides: tuple[str, ...]
+    fine: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.int64]
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.faces: list[tuple[F64, str, str, bool, int]] = []
+        self.part = 0
+
+    def add(self, points: Sequence[Point], material: str, side: str, fine: bool = False) -> None:
+        """Add a face; ``side`` tells which way it looks, which fixes its winding."""
+        array = np.array(points, dtype=np.float64)
+        normal = np.cross(array[1] - array[0], array[2] - array[0])
+        toward = {"left": (0, 1, 0), "right": (0, -1, 0), "rear": (-1, 0, 0.02), "front": (1, 0, 0.02), "top": (0, 0, 1)}[side]
+        if normal @ np.array(toward) < 0:
+            array = array[::-1]
+        self.faces.append((array, material, side, fine, self.part))
+
+    def both(self, points: Sequence[tuple[float, float]], y: float | Sequence[float], material: str, fine: bool = False) -> None:
+        """A polygon in ``(x, z)`` on both flanks at ``y``."""
+        ys = [y] * len(points) if isinstance(y, (int, float)) else list(y)
+        for sign, side in ((1, "left"), (-1, "right")):
+            self.add([(x, sign * w, z) for (x, z), w in zip(points, ys, strict=True)], material, side, fine)
+
+    def across(
+        self, a: tuple[float, float], b: tuple[float, float], ya: float, yb: float, material: str, side: str, fine: bool = False
+    ) -> None:
+        """A quad from flank to flank between the profile points ``a`` and ``b``."""
+        self.add([(a[0], -ya, a[1]), (a[0], ya, a[1]), (b[0], yb, b[1]), (b[0], -yb, b[1])], material, side, fine)
+
+    def patch(self, x: float, y0: float, y1: float, z0: float, z1: float, material: str, side: str) -> None:
+        """A decal on the rear or front."""
+        self.add([(x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1)], material, side, True)
+
+    def wheel(self, x: float, y: float, radius: float) -> None:
+        """Wheel and hub on both flanks, with the dark arch above."""
+        turn = np.linspace(0, 2 * np.pi, 11)[:-1]
+        self.both(
+            [(x + 1.22 * radius * np.cos(t), radius + 1.22 * radius * np.sin(t)) for t in turn[:6]], y + 0.004, "dark", True
+        )
+        self.both([(x + radius * np.cos(t), radius + radius * np.sin(t)) for t in turn], y + 0.008, "tyre")
+        self.both([(x + 0.58 * radius * np.cos(t), radius + 0.58 * radius * np.sin(t)) for t in turn], y + 0.012, "hub", True)
+
+    def block(self, x0: float, x1: float, y: float, z0: float, z1: float, material: str) -> None:
+        """A plain box."""
+        self.across((x0, z0), (x0, z1), y, y, material, "rear")
+        self.across((x1, z0), (x1, z1), y, y, material, "front")
+        self.across((x0, z1), (x1, z1), y, y, material, "top")
+        self.both([(x0, z0), (x0, z1), (x1, z1), (x1, z0)], y, material)
+
+    def mesh(self, class_name: str, size: Point) -> Mesh:
+        lengths = [len(face[0]) for face in self.faces]
+        return Mesh(
+            class_name, size, np.concatenate([f[0] for f in self.faces]), np.cumsum([0, *lengths[:-1]]),
+            tuple(f[1] for f in self.faces), tuple(f[2] for f in self.faces), np.array([f[3] for f in self.faces]),
+            np.array([f[4] for f in self.faces]),
+        )  # fmt: skip
+
+
+def _inset(points: list[tuple[float, float]], by: float) -> list[tuple[float, float]]:
+    array = np.array(points)
+    return [tuple(p) for p in array + (array.mean(0) - array) * by]  # type: ignore[misc]
+
+
+def _tyres(b: _Builder, xs: tuple[float, float], y: float, radius: float) -> None:
+    """The tyres' tread, seen from behind and before under the body."""
+    for sign in (-1, 1):
+        b.add(
+            [(xs[0], sign * y, 0), (xs[0], sign * (y - 0.24), 0), (xs[0], sign * (y - 0.24), radius), (xs[0], sign * y, radius)],
+            "tyre",
+            "rear",
+        )
+        b.add(
+            [(xs[1], sign * y, 0), (xs[1], sign * (y - 0.24), 0), (xs[1], sign * (y - 0.24), radius), (xs[1], sign * y, radius)],
+            "tyre",
+            "front",
+        )
+
+
+def _car(name: str) -> Mesh:
+    cls, length, width, height, belt, r0, r1, f1, f0, hood = CARS[name]
+    b = _Builder()
+    y, top = width / 2, width / 2 * 0.76
+    zb, zh, z0, zm = belt * height, hood * height, 0.2, 0.36 * height
+    rear, front = -length / 2, length / 2
+    xr, rr, rf, xf = (s * length for s in (r0, r1, f1, f0))
+    yb = y * 0.95
+    _tyres(b, (rear + 0.3, front - 0.3), y - 0.02, 0.3)
+    b.across((rear + 0.25, 0.12), (rear + 0.25, z0 + 0.1), y * 0.9, y * 0.9, "dark", "rear")
+    b.across((front - 0.25, 0.12), (front - 0.25, z0 + 0.1), y * 0.9, y * 0.9, "dark", "front")
+    house = [(xr, zb), (rr, height), (rf, height), (xf, zb)]
+    b.across((xr, zb), (rr, height), yb, top, "body", "rear")
+    g0, g1 = 0.1, 0.88
+    lerp = lambda p, q, t: (p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t)  # noqa: E731
+    b.across(lerp(house[0], house[1], g0), lerp(house[0], house[1], g1), yb * 0.88, top * 0.93, "glass", "rear", True)
+    b.across((rf, height), (xf, zb), top, yb, "body", "front")
+    b.across(lerp(house[3], house[2], g0), lerp(house[3], house[2], g1), yb * 0.92, top * 0.95, "glass", "front", True)
+    b.across((rr, height), (rf, height), top, top, "roof", "top")
+    b.both(house, [yb, top, top, yb], "body")
+    middle = 0.5 * (rr + rf) + 0.1
+    for a, c in ((0.0, middle - 0.06), (middle + 0.06, 0.0)):
+        low0, low1 = (xr + 0.16 * (rr - xr) + 0.12, c) if c and not a else (a, xf - 0.2 * (xf - rf) - 0.05)
+        top0, top1 = (rr + 0.1, c) if c and not a else (a, rf - 0.06)
+        yl, yt = yb - 0.1 * (yb - top) + 0.006, top + 0.13 * (yb - top) + 0.006
+        pane = [(low0, zb + 0.03), (top0, height - 0.09), (top1, height - 0.09), (low1, zb + 0.03)]
+        b.both(pane, [yl, yt, yt, yl], "glass", True)
+    nose = front - 0.09
+    if name == "pickup":
+        b.across((rear, zb), (xr, zb), y * 0.9, y * 0.9, "dark", "top")
+    else:
+        b.across((rear + 0.03, zb * 0.98), (xr, zb), y, yb, "body", "top")
+    b.across((xf, zb), (nose, zh), yb, y * 0.94, "body", "top")
+    lower = [
+        (rear + 0.04, z0),
+        (rear, zm),
+        (rear + 0.03, zb * 0.98),
+        (xr, zb),
+        (xf, zb),
+        (nose, zh),
+        (front, zm),
+        (front - 0.05, z0),
+    ]
+    b.both(lower, y, "body")
+    b.both([(rear + 0.04, z0), (rear + 0.03, z0 + 0.13), (front - 0.04, z0 + 0.13), (front - 0.05, z0)], y + 0.002, "trim", True)
+    b.across((rear, zm), (rear + 0.03, zb * 0.98), y, y, "body", "rear")
+    b.across((rear + 0.04, z0), (rear, zm), y * 0.98, y, "bumper", "rear")
+    b.across((front, zm), (nose, zh), y * 0.99, y * 0.94, "body", "front")
+    b.across((front - 0.05, z0), (front, zm), y * 0.97, y * 0.99, "bumper", "front")
+    tall = name in ("van", "minivan", "suv", "hatch")
+    lamp0, lamp1 = (zm + 0.12, zb + 0.02) if tall else (zm + 0.1, zb - 0.1)
+    for sign in (-1, 1):
+        inner = 0.72 if tall else 0.52
+        b.patch(rear - 0.01, sign * y * 0.98, sign * y * inner, lamp0, lamp1, "tail", "rear")
+        b.patch(front + 0.01, sign * y * 0.96, sign * y * 0.6, zh - 0.24, zh - 0.06, "head", "front")
+    b.patch(rear - 0.012, -0.27, 0.27, zm - (0.02 if tall else 0.2), zm + (0.12 if tall else -0.06), "plate", "rear")
+    b.patch(front + 0.01, -y * 0.5, y * 0.5, zm - 0.08, zh - 0.1, "dark", "front")
+    b.patch(front + 0.012, -0.26, 0.26, zm - 0.26, zm - 0.13, "plate", "front")
+    b.wheel(-0.29 * length, y, 0.33)
+    b.wheel(0.315 * length, y, 0.33)
+    return b.mesh(cls, (length, width, height))
+
+
+def _truck(name: str) -> Mesh:
+    cls, length, width, height = TRUCKS[name]
+    b = _Builder()
+    y, rear, front = width / 2, -length / 2, length / 2
+    cab = 2.1
+    cab_height = 2.6 if name != "semi" else 3.2
+    box_floor = 1.05
+    gap = 0.25 if name == "box_truck" else 0.8
+    _tyres(b, (rear + 0.8, front - 0.9), y - 0.05, 0.9)
+    b.block(rear + 0.3, front - 0.2, y * 0.75, 0.55, box_floor, "dark")
+    b.part = 1
+    b.block(rear, front - cab - gap, y, box_floor, height, "box")
+    b.both([(rear + 1.2, box_floor + 0.6), (rear + 1.2, height - 0.6), (front - cab - gap - 1.0, height - 0.6), (front - cab - gap - 1.0, box_floor + 0.6)],
+           y + 0.01, "livery", True)  # fmt: skip
+    b.patch(rear - 0.01, -0.03, 0.03, box_floor, height, "trim", "rear")
+    for sign in (-1, 1):
+        b.patch(rear - 0.012, sign * y, sign * (y - 0.07), box_floor, height, "trim", "rear")
+        b.patch(rear - 0.02, sign * y * 0.95, sign * y * 0.72, 0.78, 1.0, "tail", "rear")
+        b.patch(rear - 0.02, sign * y * 0.98, sign * y * 0.45, 0.25, 0.85, "tyre", "rear")
+    b.patch(rear - 0.015, -y, y, height - 0.12, height, "trim", "rear")
+    b.patch(rear - 0.022, -0.27, 0.27, 0.8, 0.95, "plate", "rear")
+    b.patch(rear - 0.02, -y * 0.95, y * 0.95, 0.5, 0.6, "trim", "rear")
+    for x in (rear + 1.2, rear + 2.5) if name != "box_truck" else (rear + 1.5,):
+        b.wheel(x, y - 0.03, 0.5)
+    b.part = 2
+    x0 = front - cab
+    b.block(x0, front, y * 0.97, 0.45, cab_height, "body")
+    b.patch(front + 0.01, -y * 0.88, y * 0.88, cab_height * 0.52, cab_height - 0.35, "glass", "front")
+    b.patch(front + 0.01, -y * 0.5, y * 0.5, 0.8, cab_height * 0.45, "dark", "front")
+    for sign in (-1, 1):
+        b.patch(front + 0.012, sign * y * 0.93, sign * y * 0.66, 0.6, 0.85, "head", "front")
+    b.both([(x0 + 0.9, cab_height * 0.52), (x0 + 0.9, cab_height - 0.4), (front - 0.15, cab_height - 0.4), (front - 0.05, cab_height * 0.52)],
+           y * 0.97 + 0.01, "glass", True)  # fmt: skip
+    b.wheel(front - 1.1, y * 0.97, 0.5)
+    return b.mesh(cls, (length, width, height))
+
+
+def _bus(name: str) -> Mesh:
+    cls, length, width, height = BUSES[name]
+    b = _Builder()
+    y, rear, front = width / 2, -length / 2, length / 2
+    low = 1.0 if name == "bus" else 1.5
+    _tyres(b, (rear + 1.5, front - 1.5), y - 0.05, 0.5)
+    b.block(rear, front, y, 0.35, height, "body")
+    b.both([(rear, 0.35), (rear, 0.8), (front, 0.8), (front, 0.35)], y + 0.004, "livery", True)
+    count = 6
+    span = (length - 1.0) / count
+    for i in range(count):
+        x = rear + 0.5 + i * span
+        b.both(
+            [(x + 0.08, low), (x + 0.08, height - 0.45), (x + span - 0.08, height - 0.45), (x + span - 0.08, low)],
+            y + 0.01,
+            "glass",
+            True,
+        )
+    b.patch(rear - 0.01, -y * 0.85, y * 0.85, height * 0.55, height - 0.5, "glass", "rear")
+    b.patch(rear - 0.01, -y * 0.7, y * 0.7, 0.9, height * 0.46, "livery", "rear")
+    b.patch(rear - 0.02, -0.27, 0.27, 0.6, 0.75, "plate", "rear")
+    b.patch(front + 0.01, -y * 0.92, y * 0.92, height * 0.36, height - 0.55, "glass", "front")
+    b.patch(front + 0.015, -y * 0.6, y * 0.6, height - 0.45, height - 0.15, "sign", "front")
+    for sign in (-1, 1):
+        b.patch(rear - 0.02, sign * y * 0.97, sign * y * 0.8, 0.75, 1.25, "tail", "rear")
+        b.patch(front + 0.012, sign * y * 0.93, sign * y * 0.66, 0.6, 0.85, "head", "front")
+    b.wheel(rear + 2.6, y, 0.48)
+    b.wheel(front - 2.6, y, 0.48)
+    return b.mesh(cls, (length, width, height))
+
+
+@lru_cache(maxsize=32)
+def mesh(name: str) -> Mesh:
+    """The mesh of one of `MODELS`."""
+    return _car(name) if name in CARS else _truck(name) if name in TRUCKS else _bus(name)
+
+
+def paints(rng: np.random.Generator, braking: bool, lights: bool) -> dict[str, Bgr]:
+    """Colours of every material of one vehicle."""
+    pick = rng.random()
+    if pick < 0.62:
+        grey = float(rng.choice([22, 45, 85, 125, 165, 205, 232]))
+        body: Bgr = tuple(float(np.clip(grey + n, 8, 250)) for n in rng.normal(0, 4, 3))  # type: ignore[assignment]
+    else:
+        palette = (
+            (40, 30, 150),
+            (140, 75, 35),
+            (85, 45, 25),
+            (50, 85, 40),
+            (60, 140, 190),
+            (110, 125, 140),
+            (35, 35, 185),
+            (175, 130, 70),
+        )
+        body = tuple(
+            float(np.clip(c + n, 8, 250)) for c, n in zip(palette[int(rng.integers(8))], rng.normal(0, 12, 3), strict=True)
+        )  # type: ignore
+    box = float(rng.uniform(150, 240))
+    plastic = rng.random() < 0.25
+    plate: Bgr = (205, 212, 214) if rng.random() < 0.75 else (60, 190, 225)
+    return {
+        "body": body, "roof": body, "bumper": (52, 52, 54) if plastic else tuple(c * 0.9 for c in body), "glass": (52, 46, 42),  # type: ignore
+        "tyre": (28, 28, 29), "hub": (140, 142, 145), "dark": (26, 26, 28), "trim": (50, 50, 52),
+        "tail": (60, 50, 250) if braking else (35, 28, 165), "head": (250, 250, 245) if lights else (205, 205, 200), "plate": plate,
+        "box": (box, box, box) if rng.random() < 0.7 else tuple(rng.uniform(40, 220, 3)),
+        "livery": tuple(rng.uniform(40, 220, 3)), "sign": (40, 150, 240),
+    }  # fmt: skip
+
+
+def draw(
+    canvas: Canvas, model: Mesh, xy: tuple[float, float], heading: float, scale: float, colors: dict[str, Bgr], owner: int, lit: bool,
+) -> None:  # fmt: skip
+    """Draw one vehicle at level-frame ``xy`` with ``heading`` relative to the camera's forward axis."""
+    view, look = canvas.view, canvas.look
+    cos, sin = np.cos(heading), np.sin(heading)
+    local = model.points * scale
+    world = np.column_stack(
+        [xy[0] + cos * local[:, 0] - sin * local[:, 1], xy[1] + sin * local[:, 0] + cos * local[:, 1], local[:, 2]]
+    )
+    world[:, 2] += float(view.ground_z(xy[0]))
+    uv = view.project(world)
+    clip = float(view.clip_row(max(xy[0] - model.size_m[0] / 2, 1.3)))
+    if uv[:, 1].max() > clip + 1:
+        uv[:, 1] = np.minimum(uv[:, 1], clip + 1)
+    ends = np.append(model.starts[1:], len(uv))
+    following = np.arange(1, len(uv) + 1)
+    following[ends - 1] = model.starts
+    area = np.add.reduceat(uv[:, 0] * uv[following, 1] - uv[following, 0] * uv[:, 1], model.starts)
+    height_px = float(uv[:, 1].max() - uv[:, 1].min())
+    shown = area < 0
+    if height_px < 9:
+        shown &= ~model.fine
+    light = _light(look, view.heading + heading)
+    gain, offset = look.shade(max(xy[0] - model.size_m[0] / 2, 1.0), xy[1])
+    lamp_gain, _ = look.shade(max(xy[0] - model.size_m[0] / 2, 1.0), xy[1], 2.5)
+    order = np.flatnonzero(shown)
+    if model.part.max() > 0 and cos > 0:  # seen from behind: the cab first, then the box
+        order = order[np.argsort(-model.part[order], kind="stable")]
+        order = np.concatenate([order[model.part[order] == 0], order[model.part[order] != 0]])
+    points = np.clip(uv * (1 << SHIFT), -(1 << 19), 1 << 19).astype(np.int32)
+    smooth = cv2.LINE_AA if height_px < 160 else cv2.LINE_8
+    for i in order.tolist():
+        material, side = model.materials[i], model.sides[i]
+        base = colors[material]
+        if material == "glass":
+            base = tuple(c + 0.22 * s * (1.5 if side == "top" else 1.0) for c, s in zip(base, look.sky_low, strict=True))  # type: ignore
+            shade = 0.85
+        elif lit and material in ("tail", "head"):
+            shade = 1.0
+            canvas.image_fill(points[model.starts[i] : ends[i]], tuple(min(c * 1.1, 255.0) for c in base), smooth, owner)
+            canvas.glow.append((*uv[model.starts[i] : ends[i]].mean(0), max(0.16 * view.f / max(xy[0], 2.0), 0.7), base))
+            continue
+        else:
+            shade = light[side]
+        g = lamp_gain if material in ("plate", "tail") else gain
+        color = tuple(min(c * k * shade + o, 255.0) for c, k, o in zip(base, g, offset, strict=True))
+        canvas.image_fill(points[model.starts[i] : ends[i]], color, smooth, owner)
+    canvas.count(owner, uv.min(0), uv.max(0))
+
+
+def _light(look: Look, heading: float) -> dict[str, float]:
+    """Brightness of each side of a box of this world heading: sky light plus sun."""
+    azimuth, elevation = look.sun
+    sunny = look.shadow
+    towards = {"front": 0.0, "left": np.pi / 2, "rear": np.pi, "right": -np.pi / 2}
+    light = {
+        side: 0.78 - 0.25 * sunny + 0.75 * sunny * max(0.0, float(np.cos(azimuth - heading - turn))) * float(np.cos(elevation))
+        for side, turn in towards.items()
+    }
+    light["top"] = 1.0 + 0.35 * sunny * float(np.sin(elevation))
+    return light
