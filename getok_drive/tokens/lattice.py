@@ -152,3 +152,64 @@ def representable_polygon(polygon: Lattice, steps: int, most: int) -> Lattice | 
         worst = crowded[np.argmin(_corner_areas(polygon)[crowded])]
         polygon = np.delete(polygon, worst, axis=0)
     return None
+
+
+# --- what a decoder may change in a polygon --------------------------------------------------------------------------
+
+
+def appendable(chain: Sequence[Point], candidates: Lattice) -> npt.NDArray[np.bool_]:
+    """`can_append` for many candidate points ``(M, 2)`` at once: an ``(M,)`` mask."""
+    if not chain:
+        return np.ones(len(candidates), dtype=bool)
+    points = np.array(chain, dtype=np.int64)
+    last = points[-1]
+    good: npt.NDArray[np.bool_] = (candidates != last).any(axis=1)
+
+    def cross(a: Lattice, b: Lattice) -> Lattice:
+        product: Lattice = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+        return product
+
+    way = candidates - last
+    if len(points) >= 2:
+        before = last - points[-2]
+        good &= (cross(before, way) != 0) | (way @ before > 0)
+    if len(points) >= 3:
+        c, d, q = points[None, :-2], points[None, 1:-1], candidates[:, None]
+        overlap = (np.maximum(q, last) >= np.minimum(c, d)).all(axis=2) & (np.maximum(c, d) >= np.minimum(q, last)).all(axis=2)
+        by_way = cross(way[:, None], c - last) * cross(way[:, None], d - last) <= 0
+        by_edge = cross(d - c, last - c) * cross(d - c, q - c) <= 0
+        good &= ~(overlap & by_way & by_edge).any(axis=1)
+    return good
+
+
+def can_move(ring: Sequence[Point], index: int, target: Point) -> bool:
+    """Whether a simple polygon stays simple when one vertex moves to ``target``."""
+    count = len(ring)
+    before, after = ring[index - 1], ring[(index + 1) % count]
+    if count == 3:
+        return orientation(before, target, after) != 0
+    if folds_back(before, target, after):
+        return False
+    if folds_back(ring[index - 2], before, target) or folds_back(target, after, ring[(index + 2) % count]):
+        return False
+    for step in range(1, count - 1):  # edges from `after` on, round to `before`
+        a, b = ring[(index + step) % count], ring[(index + step + 1) % count]
+        if step < count - 2 and segments_touch(before, target, a, b):
+            return False
+        if step > 1 and segments_touch(target, after, a, b):
+            return False
+    return True
+
+
+def can_remove(ring: Sequence[Point], index: int) -> bool:
+    """Whether a simple polygon of N >= 4 vertices stays simple when one vertex is left out."""
+    count = len(ring)
+    before, after = ring[index - 1], ring[(index + 1) % count]
+    if count == 4:
+        return orientation(before, after, ring[(index + 2) % count]) != 0
+    if folds_back(ring[index - 2], before, after) or folds_back(before, after, ring[(index + 2) % count]):
+        return False
+    return not any(
+        segments_touch(before, after, ring[(index + step) % count], ring[(index + step + 1) % count])
+        for step in range(2, count - 2)
+    )

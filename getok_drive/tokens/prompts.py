@@ -1,7 +1,7 @@
 """THE prompts and the chat layout: training and runtime assemble every conversation from the segments given here.
 
-The layout is that of Qwen2.5-VL without a system turn, and its special tokens are spelt as text; IMAGE stands for the visual tokens,
-which the caller puts in between:
+The layout is that of Qwen2.5-VL without a system turn, and its special tokens are spelt as text; IMAGE stands for the visual
+tokens, which the caller puts in between:
 
     <|im_start|>user
     <|vision_start|>IMAGE<|vision_end|>PROMPT<|im_end|>
