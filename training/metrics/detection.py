@@ -139,45 +139,66 @@ class ScoredHits:
 
 
 def match_by_confidence(
-    truth: Sequence[Boxes], predicted: Sequence[Boxes], threshold: float = 0.5, class_name: str | None = None,
+    truth: Sequence[Boxes],
+    predicted: Sequence[Boxes],
+    thresholds: Sequence[float] = (0.5,),
+    class_name: str | None = None,
     min_height_px: Sequence[float] | float = 0.0,
-) -> ScoredHits:  # fmt: skip
-    """COCO's greedy matching over a set of pictures.
+) -> list[ScoredHits]:
+    """COCO's greedy matching over a set of pictures (without its limit of 100 predictions a picture).
 
     Args:
         truth: ground truth of each of N pictures.
         predicted: predictions of the same pictures.
-        threshold: least IoU of a match.
+        thresholds: least IoU of a match; one result each.
         class_name: match this class alone; None: all classes as one.
         min_height_px: ground truth below it is ignored; one number, or one a picture.
     """
-    limits = np.broadcast_to(np.asarray(min_height_px, dtype=np.float64), (len(truth),))
-    confidences, hits, pictures, counted_truth = [], [], [], np.zeros(len(truth))
+    limits = np.broadcast_to(np.asarray(min_height_px, dtype=np.float64), (len(truth),)).tolist()
+    confidences: list[FloatArray] = []
+    pictures: list[npt.NDArray[np.int64]] = []
+    states: list[list[int]] = [[] for _ in thresholds]  # of every prediction: 1 hit, 0 miss, -1 counts neither way
+    counted_truth = np.zeros(len(truth))
     for picture, (all_truth, all_predicted, limit) in enumerate(zip(truth, predicted, limits, strict=True)):
         gt, dt = all_truth.only(class_name), all_predicted.only(class_name)
         counted = gt.heights_px >= limit
         counted_truth[picture] = counted.sum()
         order = np.argsort(-dt.confidences, kind="stable")
-        ious = box_ious(dt.xyxy_px[order], gt.xyxy_px)
-        free = np.ones(len(counted), dtype=bool)
-        for rank, index in enumerate(order):
-            # COCO keeps the later of two equal IoUs, and takes an ignored box only where no counted one fits
-            best = -1
-            for group in (counted, ~counted):
-                fits = np.flatnonzero(free & group & (ious[rank] >= min(threshold, 1.0 - 1e-10)))
-                if len(fits):
-                    best = int(fits[len(fits) - 1 - np.argmax(ious[rank, fits][::-1])])
-                    break
-            if best >= 0:
-                free[best] = False
-            if (best >= 0 and not counted[best]) or (best < 0 and dt.heights_px[index] < limit):
-                continue
-            confidences.append(dt.confidences[index])
-            hits.append(best >= 0)
-            pictures.append(picture)
-    return ScoredHits(
-        np.array(confidences, dtype=np.float64), np.array(hits, dtype=bool), np.array(pictures, dtype=np.int64), counted_truth
-    )
+        confidences.append(dt.confidences[order])
+        pictures.append(np.full(len(order), picture))
+        candidates = _candidates(box_ious(dt.xyxy_px[order], gt.xyxy_px), counted, min(thresholds))
+        small = (dt.heights_px[order] < limit).tolist()
+        for threshold, state in zip(thresholds, states, strict=True):
+            taken: set[int] = set()
+            for index, partners in enumerate(candidates):
+                for iou, box in partners:
+                    if iou >= threshold and box not in taken:
+                        taken.add(box)
+                        state.append(1 if counted[box] else -1)
+                        break
+                else:
+                    state.append(-1 if small[index] else 0)
+    scores = np.concatenate([np.zeros(0), *confidences])
+    of_picture = np.concatenate([np.zeros(0, dtype=np.int64), *pictures])
+    results = []
+    for state in states:
+        kept = np.array(state, dtype=np.int64) >= 0
+        results.append(ScoredHits(scores[kept], np.array(state, dtype=np.int64)[kept] == 1, of_picture[kept], counted_truth))
+    return results
+
+
+def _candidates(ious: FloatArray, counted: BoolArray, threshold: float) -> list[list[tuple[float, int]]]:
+    """For each row of ``ious`` (P, G) its possible partners in COCO's order: counted boxes first, then by falling IoU.
+
+    Of two equal IoUs COCO takes the later box.
+    """
+    partners: list[list[tuple[float, int]]] = [[] for _ in range(len(ious))]
+    rows, columns = np.nonzero(ious >= threshold)
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        partners[row].append((float(ious[row, column]), column))
+    for choices in partners:
+        choices.sort(key=lambda choice: (counted[choice[1]], choice[0], choice[1]), reverse=True)
+    return partners
 
 
 def average_precision(scored: ScoredHits, interpolation: Interpolation = "coco", weights: npt.ArrayLike | None = None) -> float:

@@ -81,7 +81,7 @@ def test_empty_sides_repeated_points_and_single_points_count_but_never_match():
 
 def test_lanes_of_another_picture_size_are_scaled():
     lane = np.array([[100.0, 250.0], [200.0, 100.0]])
-    shifted = lane + [3.0, 0.0]
+    shifted = lane + np.array([3.0, 0.0])
     scale = np.array([1640 / 448, 590 / 252])
     scaled = [(points + 0.5) * scale - 0.5 for points in (lane, shifted)]
     assert np.array_equal(culane_counts([lane], [shifted], (448, 252)), culane_counts(scaled[:1], scaled[1:]))

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ OPENCV4 = json.loads((Path(__file__).parent / "raster_opencv4.json").read_text()
 @settings(max_examples=150, deadline=None)
 def test_strokes_inside_the_picture_equal_the_installed_opencv(points, thickness):
     picture = np.zeros((140, 200), np.uint8)
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in pairwise(points):
         cv2.line(picture, a, b, 1, thickness)
     assert np.array_equal(draw_polyline(points, (200, 140), thickness), picture > 0)
 
@@ -36,7 +37,8 @@ def test_strokes_across_the_border_equal_opencv_4(case):
 
 
 @pytest.mark.parametrize(
-    ("points", "area"), [([], 0), ([[5, 5]], 0), ([[5, 5], [5, 5]], None), ([[-500, -500], [-400, -400]], 0), ([[10**9, 0], [0, 10**9]], 0)]
+    ("points", "area"), [([], 0), ([[5, 5]], 0), ([[5, 5], [5, 5]], None), ([[-500, -500], [-400, -400]], 0),
+     ([[10**9, 0], [0, 10**9]], 0)]
 )  # fmt: skip
 def test_degenerate_strokes(points, area):
     mask = draw_polyline(points, (60, 40), 4)

@@ -1,0 +1,169 @@
+"""The numbers of a set of scored pictures, each with its interval; headlines first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from training.metrics import culane, drivable
+from training.metrics.detection import average_precision, match_by_confidence
+from training.metrics.frame import FrameScore
+from training.metrics.intervals import (
+    Estimate,
+    Statistic,
+    bootstrap,
+    f1,
+    group_rows,
+    precision,
+    ratio,
+    recall,
+    resampling_weights,
+)
+
+FloatArray = npt.NDArray[np.float64]
+Numbers = dict[str, Estimate]
+
+AP_REPLICATES = 200  # a draw costs a sort of all predictions, so fewer than for sums
+
+
+def _counts(name: int | None, width: int) -> Callable[[FloatArray], FloatArray]:
+    """From flattened ``(..., C * 3)`` rows to the ``(..., 3)`` counts of one class, or of all of them."""
+
+    def pick(rows: FloatArray) -> FloatArray:
+        table = rows.reshape(*rows.shape[:-1], width, 3)
+        return table.sum(axis=-2) if name is None else table[..., name, :]
+
+    return pick
+
+
+def _after(pick: Callable[[FloatArray], FloatArray], statistic: Statistic) -> Statistic:
+    return lambda rows: statistic(pick(rows))
+
+
+class _Set:
+    """Scored pictures with the rows of one name stacked."""
+
+    def __init__(self, scores: Sequence[FrameScore]) -> None:
+        self.scores = scores
+
+    def estimate(self, name: str, statistic: Statistic) -> Estimate:
+        having = [score for score in self.scores if name in score.rows]
+        rows = np.array([score.rows[name] for score in having]) if having else np.zeros((0, 1))
+        return bootstrap(rows, statistic, [score.group for score in having])
+
+    def has(self, name: str) -> bool:
+        return any(name in score.rows for score in self.scores)
+
+
+def _share(rows: FloatArray) -> FloatArray:
+    return ratio(rows[..., 0], rows[..., 1])
+
+
+def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
+    """CULane F1@50 (headline), F1@75, mF1, precision and recall at 50; type and colour of lanes that were hit."""
+    of, width = _Set(scores), len(culane.THRESHOLDS)
+
+    def table(rows: FloatArray) -> FloatArray:
+        return rows.reshape(*rows.shape[:-1], width, 3)
+
+    at_50 = _counts(0, width)
+    return {
+        "f1_50": of.estimate("lanes", lambda rows: culane.f1_at(table(rows), 0)),
+        "f1_75": of.estimate("lanes", lambda rows: culane.f1_at(table(rows), 5)),
+        "mf1": of.estimate("lanes", lambda rows: culane.mean_f1(table(rows))),
+        "precision_50": of.estimate("lanes", _after(at_50, precision)),
+        "recall_50": of.estimate("lanes", _after(at_50, recall)),
+        "type_accuracy": of.estimate("lane_type", _share),
+        "color_accuracy": of.estimate("lane_color", _share),
+    }
+
+
+def drivable_numbers(scores: Sequence[FrameScore]) -> Numbers:
+    """Pooled IoU (headline), mean IoU over pictures, mIoU with background."""
+    of = _Set(scores)
+    return {
+        "iou": of.estimate("drivable", drivable.pooled_iou),
+        "iou_mean_over_pictures": of.estimate("drivable", drivable.mean_iou),
+        "miou_with_background": of.estimate("drivable", drivable.class_mean_iou),
+    }
+
+
+def _class_numbers(of: _Set, name: str, classes: Sequence[str]) -> Numbers:
+    every = _counts(None, len(classes))
+    numbers = {
+        "f1": of.estimate(name, _after(every, f1)),
+        "precision": of.estimate(name, _after(every, precision)),
+        "recall": of.estimate(name, _after(every, recall)),
+        "f1_class_agnostic": of.estimate(f"{name}_class_agnostic", f1),
+    }
+    for index, class_name in enumerate(classes):
+        numbers[f"f1/{class_name}"] = of.estimate(name, _after(_counts(index, len(classes)), f1))
+    return numbers
+
+
+def _ap_estimate(scores: Sequence[FrameScore], class_names: Sequence[str | None]) -> Estimate:
+    """AP50 (mean over ``class_names`` with ground truth) with an interval, over pictures resampled by group."""
+    having = [s for s in scores if s.truth_boxes is not None and s.predicted_boxes is not None]
+    if not having:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    truth = [s.truth_boxes for s in having if s.truth_boxes is not None]
+    predicted = [s.predicted_boxes for s in having if s.predicted_boxes is not None]
+    limits = [s.box_limit_px for s in having]
+    matched = [match_by_confidence(truth, predicted, (0.5,), name, limits)[0] for name in class_names]
+
+    def value(weights: FloatArray) -> float:
+        each = [average_precision(hits, weights=weights) for hits in matched]
+        present = [ap for ap in each if np.isfinite(ap)]
+        return float(np.mean(present)) if present else float("nan")
+
+    membership = group_rows(np.eye(len(having)), [s.group for s in having])  # (groups, pictures)
+    draws = resampling_weights(len(membership), AP_REPLICATES) @ membership if len(membership) > 1 else np.zeros((0, 1))
+    sampled = np.array([v for v in (value(w) for w in draws) if np.isfinite(v)])
+    low, high = np.percentile(sampled, [2.5, 97.5]) if len(sampled) else (np.nan, np.nan)
+    return Estimate(value(np.ones(len(having))), float(low), float(high), len(membership))
+
+
+def box_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
+    """F1 at IoU 0.5 of boxes taller than 5 % of the image (headline), class-agnostic, per class, all sizes, AP50, attributes."""
+    of = _Set(scores)
+    return {
+        **_class_numbers(of, "boxes", classes),
+        "f1_all_sizes": of.estimate("boxes_all_sizes", _after(_counts(None, len(classes)), f1)),
+        "ap50_class_agnostic": _ap_estimate(scores, [None]),
+        "map50": _ap_estimate(scores, classes),
+        "visible_state_accuracy": of.estimate("box_visible_state", _share),
+        "road_blockage_accuracy": of.estimate("box_road_blockage", _share),
+    }
+
+
+def sign_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
+    """F1 within 2 % of the image width (headline), class-agnostic, per class; colour of signs that were hit."""
+    of = _Set(scores)
+    return {**_class_numbers(of, "signs", classes), "color_accuracy": of.estimate("sign_color", _share)}
+
+
+def summarise(scores: Sequence[FrameScore], box_classes: Sequence[str], sign_classes: Sequence[str]) -> dict[str, Numbers]:
+    """All numbers by kind; kinds that no picture was scored on are absent, and so are numbers without a single case."""
+    of = _Set(scores)
+    every: dict[str, Numbers] = {}
+    if of.has("lanes"):
+        every["lanes"] = lane_numbers(scores)
+    if of.has("drivable"):
+        every["drivable"] = drivable_numbers(scores)
+    if of.has("boxes"):
+        every["boxes"] = box_numbers(scores, box_classes)
+    if of.has("signs"):
+        every["signs"] = sign_numbers(scores, sign_classes)
+    return {
+        kind: {name: number for index, (name, number) in enumerate(numbers.items()) if index == 0 or np.isfinite(number.value)}
+        for kind, numbers in every.items()
+    }
+
+
+def pairs_of(scores: Sequence[FrameScore]) -> dict[str, FloatArray]:
+    """By kind, and under ``"all"``: ``(N, 2)`` confidence and hit of every prediction."""
+    kinds = dict.fromkeys(kind for score in scores for kind in score.pairs)
+    by_kind = {kind: np.concatenate([s.pairs[kind] for s in scores if kind in s.pairs]) for kind in kinds}
+    return {**by_kind, "all": np.concatenate([np.zeros((0, 2)), *by_kind.values()])}
