@@ -1,0 +1,40 @@
+# Everything a newcomer needs: `make demo` and `make test` build their own environment in .venv and do the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+SOURCE ?= world:7
+OUT    ?= out
+
+.PHONY: demo test lint bench soak clean
+
+# The runtime with ROS 2 and our messages: enough for the demo. No torch.
+$(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build.txt $(shell find ros2_ws/src -type f)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -e ".[ros,mcap]" -r ros2_ws/requirements-build.txt
+	$(PY) scripts/build_msgs.py
+	touch $@
+
+# Training and the development tools on top of it.
+$(VENV)/.installed: $(VENV)/.runtime
+	$(PY) -m pip install --quiet -e ".[train,dev]"
+	touch $@
+
+demo: $(VENV)/.runtime
+	$(PY) -m scripts.demo --source $(SOURCE) --out $(OUT)/demo
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: lint
+	$(PY) -m pytest
+
+bench: $(VENV)/.installed
+	$(PY) -m training.datasets.world --bench
+	$(VENV)/bin/getok-drive bench
+
+clean:
+	rm -rf $(VENV) $(OUT) build

@@ -1,0 +1,78 @@
+"""The supervised loss: language loss on the answers plus an auxiliary dense loss on the visual tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the customary name)
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from training.collate import DENSE_SUBCELLS, IGNORE, Batch
+from training.model import vision_tokens
+from training.targets import DENSE_CHANNELS
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Scalars of one batch.
+
+    Attributes:
+        total: what is minimised.
+        language: weighted mean cross entropy of the taught tokens, nats.
+        dense: mean binary cross entropy of the labelled subcells, nats.
+        correct: share of the taught tokens that the model ranks first.
+    """
+
+    total: Tensor
+    language: Tensor
+    dense: Tensor
+    correct: Tensor
+
+
+class TrainedModel(nn.Module):
+    """The model with the auxiliary head that is dropped at export.
+
+    The head predicts, for every visual token, the occupancy of 8 x 8 subcells for each of `DENSE_CHANNELS`. It gives the vision
+    tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md).
+    """
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+        self.dense_head = nn.Linear(model.config.text_config.hidden_size, len(DENSE_CHANNELS) * DENSE_SUBCELLS**2)
+        nn.init.constant_(self.dense_head.bias, -2.0)
+
+    def forward(
+        self, batch: Batch, grid_hw: tuple[int, int], dense_only: bool, dense_weight: float, dense_positive_weight: float
+    ) -> Losses:
+        """The losses of one batch; ``dense_only`` skips the decoder."""
+        visual = vision_tokens(self.model, batch.pixel_values, grid_hw)
+        dense = dense_loss(self.dense_head(visual), batch.dense, dense_positive_weight)
+        if dense_only:
+            zero = dense.new_zeros(())
+            return Losses(dense_weight * dense, zero, dense.detach(), zero)
+        language, correct = self._language(batch, visual)
+        return Losses(language + dense_weight * dense, language.detach(), dense.detach(), correct)
+
+    def _language(self, batch: Batch, visual: Tensor) -> tuple[Tensor, Tensor]:
+        text = self.model.model.language_model
+        embedded = text.embed_tokens(batch.ids)
+        span = batch.visual
+        embedded = torch.cat((embedded[:, : span.start], visual.to(embedded.dtype), embedded[:, span.stop :]), dim=1)
+        hidden = text(inputs_embeds=embedded, position_ids=batch.positions, use_cache=False).last_hidden_state
+        taught = batch.labels[:, 1:] != IGNORE
+        logits = F.linear(hidden[:, :-1][taught], self.model.lm_head.weight).float()
+        labels, weights = batch.labels[:, 1:][taught], batch.weights[:, 1:][taught]
+        entropy = F.cross_entropy(logits, labels, reduction="none")
+        correct = (logits.detach().argmax(-1) == labels).float().mean()
+        return (entropy * weights).sum() / weights.sum(), correct
+
+
+def dense_loss(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor:
+    """Binary cross entropy over labelled subcells (``labels`` uint8, 255 = not labelled), positives weighted."""
+    known = labels != 255
+    target = labels.to(logits.dtype) * known
+    weight = known * (1 + (positive_weight - 1) * target)
+    return F.binary_cross_entropy_with_logits(logits.float(), target.float(), weight=weight.float(), reduction="sum") / known.sum().clamp(min=1)

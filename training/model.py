@@ -1,0 +1,191 @@
+"""Models: the Qwen2.5-VL architecture at any size, and its vocabulary extended by the project's token table.
+
+`build_nano` makes a small model from the *real* transformers configuration classes, with random weights and a byte-level tokenizer
+of its own, so that everything downstream (training, export, the runtime) treats it exactly like a released checkpoint.
+`vision_tokens` is a batched forward of the vision tower for images of one size; it uses the transformers module's own weights and
+equals its output (tested), but does not loop over images and skips the 3-D convolution, which is slow on CPUs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the customary name)
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from getok_drive.errors import ConfigError
+from getok_drive.tokens import prompts
+from getok_drive.tokens.vocab import TOKENS
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Shape of a model trained from scratch; every vision block attends to the whole image (images are small)."""
+
+    vision_hidden: int = 192
+    vision_depth: int = 6
+    vision_heads: int = 6
+    vision_intermediate: int = 512
+    text_hidden: int = 192
+    text_depth: int = 4
+    text_heads: int = 6
+    text_kv_heads: int = 2
+    text_intermediate: int = 512
+    patch_size_px: int = 14
+    merge_size: int = 2
+
+
+SIZES = {
+    "nano": ModelSize(),
+    "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48),
+    "small": ModelSize(384, 10, 6, 1024, 384, 6, 6, 2, 1024),
+}
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer (never an unknown character) whose merges come from the prompts, plus the token table."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, min_frequency=1, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(sorted(prompts.all_prompts()), trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL_TOKENS])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in TOKENS])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def first_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Model id of the table's first token; checks that the whole table is one contiguous block.
+
+    Raises:
+        ConfigError: a token of the table is missing or out of place.
+    """
+    ids = tokenizer.convert_tokens_to_ids(list(TOKENS))
+    if ids != list(range(ids[0], ids[0] + len(TOKENS))):
+        bad = next(text for text, got, want in zip(TOKENS, ids, range(ids[0], ids[0] + len(TOKENS)), strict=True) if got != want)
+        raise ConfigError(f"tokenizer: {bad} is not in its place; extend the vocabulary with training.model.build_tokenizer")
+    return int(ids[0])
+
+
+def build_model(size: ModelSize, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+    """A randomly initialised Qwen2.5-VL of the given shape (float32, tied embeddings, vocabulary padded to 64)."""
+    head_dim = size.text_hidden // size.text_heads
+    sections = [head_dim // 8, head_dim * 3 // 16, head_dim * 3 // 16]
+    sections[0] += head_dim // 2 - sum(sections)
+    special = dict(zip(SPECIAL_TOKENS, tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)), strict=True))
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": size.text_hidden,
+            "intermediate_size": size.text_intermediate,
+            "num_hidden_layers": size.text_depth,
+            "num_attention_heads": size.text_heads,
+            "num_key_value_heads": size.text_kv_heads,
+            "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections},
+            "tie_word_embeddings": True,
+            "bos_token_id": special["<|endoftext|>"],
+            "eos_token_id": special["<|im_end|>"],
+            "pad_token_id": special["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": size.vision_depth,
+            "hidden_size": size.vision_hidden,
+            "intermediate_size": size.vision_intermediate,
+            "num_heads": size.vision_heads,
+            "out_hidden_size": size.text_hidden,
+            "patch_size": size.patch_size_px,
+            "spatial_merge_size": size.merge_size,
+            "temporal_patch_size": 1,
+            "fullatt_block_indexes": list(range(size.vision_depth)),
+            "window_size": size.patch_size_px * size.merge_size * 4,
+        },
+        image_token_id=special["<|image_pad|>"],
+        video_token_id=special["<|video_pad|>"],
+        vision_start_token_id=special["<|vision_start|>"],
+        vision_end_token_id=special["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    return Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+
+
+def load_checkpoint(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast]:
+    """Model and tokenizer of a checkpoint folder (ordinary transformers files).
+
+    Raises:
+        ConfigError: the folder is no checkpoint, or its vocabulary lacks the token table.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder}: no config.json; expected a checkpoint folder written by training.sft")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    first_token_id(tokenizer)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32)
+    return model, tokenizer
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of parameters, tied ones counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Merged visual tokens of a batch of images of one size.
+
+    Args:
+        model: its vision tower must attend to the whole image in every block (``fullatt_block_indexes`` names them all).
+        pixel_values: ``(B, grid_h * grid_w, channels * temporal * patch**2)``, patches in Qwen's merge-block order.
+        grid_hw: patches along the height and the width.
+
+    Returns:
+        ``(B, grid_h * grid_w / merge**2, text_hidden)``.
+
+    Raises:
+        ConfigError: the tower has windowed blocks.
+    """
+    tower = model.model.visual
+    if len(tower.fullatt_block_indexes) != len(tower.blocks):
+        raise ConfigError("vision_tokens needs full attention in every vision block; use the transformers forward instead")
+    batch, count, _ = pixel_values.shape
+    weight = tower.patch_embed.proj.weight
+    hidden = F.linear(pixel_values, weight.reshape(weight.shape[0], -1))
+    rows, columns = _patch_coordinates(grid_hw, tower.spatial_merge_size, pixel_values.device)
+    position = torch.stack((rows, columns), dim=-1)
+    cos, sin = tower.rotary_pos_emb(hidden, position)
+    cos, sin = cos[:, None].to(hidden.dtype), sin[:, None].to(hidden.dtype)
+    for block in tower.blocks:
+        attention = block.attn
+        qkv = attention.qkv(block.norm1(hidden)).view(batch, count, 3, attention.num_heads, attention.head_dim)
+        query, key, value = qkv.unbind(2)
+        query, key = query * cos + _rotate_half(query) * sin, key * cos + _rotate_half(key) * sin
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(batch, count, -1))
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    merger = tower.merger
+    return merger.mlp(merger.ln_q(hidden).view(batch, -1, merger.hidden_size))
+
+
+def _rotate_half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+def _patch_coordinates(grid_hw: tuple[int, int], merge: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of every patch, in merge-block order: two ``(grid_h * grid_w,)`` tensors."""
+    height, width = grid_hw
+    rows, columns = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+
+    def block_order(x: Tensor) -> Tensor:
+        return x.view(height // merge, merge, width // merge, merge).transpose(1, 2).reshape(-1)
+
+    return block_order(rows), block_order(columns)

@@ -1,0 +1,155 @@
+"""Every setting of supervised training, in one dataclass; presets by name; ``key=value`` overrides from the command line."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Any
+
+from getok_drive.errors import ConfigError
+from training.collate import LossWeights
+from training.targets import Noise
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of training at one image size.
+
+    Attributes:
+        steps: optimiser steps.
+        image_size_wh: the model's input, pixels (multiples of 28).
+        dense_only: train the vision tower on the dense labels alone; several times cheaper than with the decoder.
+    """
+
+    steps: int
+    image_size_wh: tuple[int, int]
+    dense_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SftConfig:
+    """Settings of ``python -m training.sft``.
+
+    Attributes:
+        size: shape of the model, a key of ``training.model.SIZES``.
+        stages: run one after the other; the learning rate follows one cosine over all of them.
+        batch_size: images per process and optimiser step.
+        accumulate: backward passes per optimiser step; a batch is cut into this many parts.
+        learning_rate: peak, reached after ``warmup_steps``; decays to ``final_lr_ratio`` of it.
+        optimizer: ``adamw``, or ``muon`` (Muon on the blocks' matrices, AdamW on everything else).
+        muon_learning_rate: peak for Muon's part.
+        dense_weight: weight of the auxiliary loss on the visual tokens.
+        dense_positive_weight: weight of occupied subcells in that loss.
+        ema_decay: of the averaged weights that are evaluated and shipped; 0 switches averaging off.
+        render_size_wh: size at which the world renders training pictures; ``None``: the stage's image size.
+        workers: processes that render and collate.
+        threads: torch's threads on the CPU; 0 leaves torch's choice.
+        compile: ``torch.compile`` for the blocks (pays on GPUs and in long runs).
+    """
+
+    size: str = "nano"
+    stages: tuple[Stage, ...] = (Stage(1000, (224, 112)),)
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    final_lr_ratio: float = 0.02
+    warmup_steps: int = 200
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    optimizer: str = "adamw"
+    muon_learning_rate: float = 0.01
+    dense_weight: float = 1.0
+    dense_positive_weight: float = 5.0
+    ema_decay: float = 0.999
+    noise: Noise = Noise()
+    loss_weights: LossWeights = LossWeights()
+    refine_points: int = 24
+    render_size_wh: tuple[int, int] | None = None
+    seed: int = 0
+    workers: int = 1
+    threads: int = 0
+    compile: bool = False
+    log_every: int = 20
+    eval_every: int = 1000
+    eval_images: int = 64
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"accumulate={self.accumulate} must divide batch_size={self.batch_size}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer={self.optimizer!r}: expected adamw or muon")
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage in which this step (from 0) falls."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+
+PRESETS: dict[str, SftConfig] = {
+    "tiny": SftConfig(
+        size="tiny", stages=(Stage(4, (112, 56), True), Stage(8, (112, 56))), batch_size=4, warmup_steps=2, workers=0,
+        log_every=1, eval_every=0, save_every=4, eval_images=4,
+    ),
+    "nano": SftConfig(
+        stages=(Stage(4000, (224, 112), True), Stage(4000, (224, 112)), Stage(3000, (336, 196))), threads=2,
+    ),
+    "nano-gpu": SftConfig(
+        stages=(Stage(6000, (224, 112), True), Stage(30000, (336, 196)), Stage(10000, (448, 252))), batch_size=128,
+        workers=14, compile=True, save_every=1000, eval_every=2000,
+    ),
+}  # fmt: skip
+
+
+def override(config: SftConfig, settings: list[str]) -> SftConfig:
+    """``config`` with ``key=value`` settings applied; ``a.b=value`` reaches nested dataclasses; values are Python literals.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type.
+    """
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"{setting!r}: expected key=value")
+        config = _set(config, key.split("."), text, key)
+    return config
+
+
+def _set(node: Any, path: list[str], text: str, key: str) -> Any:
+    names = [f.name for f in dataclasses.fields(node)]
+    if path[0] not in names:
+        raise ConfigError(f"unknown setting {key!r}; known here: {', '.join(names)}")
+    old = getattr(node, path[0])
+    if len(path) > 1:
+        if not dataclasses.is_dataclass(old):
+            raise ConfigError(f"{key!r}: {path[0]} has no parts")
+        return replace(node, **{path[0]: _set(old, path[1:], text, key)})
+    return replace(node, **{path[0]: _value(old, text, key)})
+
+
+def _value(old: Any, text: str, key: str) -> Any:
+    if isinstance(old, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise ConfigError(f"{key}={text!r}: not a Python literal") from None
+    if isinstance(old, tuple) and old and isinstance(old[0], Stage):
+        try:
+            return tuple(Stage(steps, tuple(size), bool(rest and rest[0])) for steps, size, *rest in value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{key}={text}: expected ((steps, (width, height), dense_only), ...)") from None
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if old is not None and type(value) is not type(old):
+        raise ConfigError(f"{key}={text}: expected {type(old).__name__}, got {type(value).__name__}")
+    return value

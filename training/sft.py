@@ -1,0 +1,382 @@
+"""Supervised training: ``python -m training.sft --domain driving --preset nano --out runs/nano [key=value ...]``.
+
+Reads top to bottom: options, data, model, loop, checkpoints. Batch number i holds the same pictures in every run, so a run that is
+killed and restarted with the same command sees the same data in the same order and continues bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from getok_drive.errors import ConfigError, GetokError
+from getok_drive.preprocess import Preprocessor
+from training.collate import Batch, Collator, Layout
+from training.datasets import world
+from training.losses import Losses, TrainedModel
+from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
+from training.presets import PRESETS, SftConfig, Stage, override
+
+KEPT_CHECKPOINTS = 2
+
+
+class WorldBatches(Dataset[Batch]):
+    """Batch number i of a stage: a pure function of i, the process's rank and the settings."""
+
+    def __init__(self, config: SftConfig, stage: Stage, layout: Layout, rank: int, world_size: int) -> None:
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.size_wh = config.render_size_wh or stage.image_size_wh
+        self.collator = Collator(
+            Preprocessor(stage.image_size_wh), layout, config.noise, config.refine_points, config.loss_weights
+        )
+
+    def __len__(self) -> int:
+        return self.config.total_steps
+
+    def __getitem__(self, index: int) -> Batch:
+        first = (index * self.world_size + self.rank) * self.config.batch_size
+        seeds = range(world.TRAIN_SEEDS.start + first, world.TRAIN_SEEDS.start + first + self.config.batch_size)
+        rng = np.random.default_rng((self.config.seed, seeds[0]))
+        return self.collator([world.render(seed, self.size_wh) for seed in seeds], rng)
+
+
+def batches(config: SftConfig, layout: Layout, start: int, accelerator: Accelerator) -> Iterator[tuple[int, Stage, Batch]]:
+    """Steps from ``start`` on, each with its stage and batch."""
+    step = start
+    while step < config.total_steps:
+        stage = config.stage_at(step)
+        stop = step
+        while stop < config.total_steps and config.stage_at(stop) is stage:
+            stop += 1
+        data = WorldBatches(config, stage, layout, accelerator.process_index, accelerator.num_processes)
+        loader = DataLoader(
+            data, batch_size=None, sampler=range(step, stop), num_workers=config.workers, worker_init_fn=_one_thread,
+            prefetch_factor=4 if config.workers else None, pin_memory=accelerator.device.type == "cuda",
+        )  # fmt: skip
+        for index, batch in zip(range(step, stop), loader, strict=True):
+            yield index, stage, batch
+        step = stop
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def learning_rate_factor(step: int, config: SftConfig) -> float:
+    """Linear warm-up, then a cosine down to ``final_lr_ratio``."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim.Optimizer]:
+    """AdamW (no decay on vectors), with Muon for the blocks' matrices when asked for."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    muon = [p for name, p in named if p.ndim == 2 and ".blocks." in name or ".layers." in name and p.ndim == 2]
+    if config.optimizer != "muon":
+        muon = []
+    taken = {id(p) for p in muon}
+    rest = [(name, p) for name, p in named if id(p) not in taken]
+    groups = [
+        {"params": [p for _, p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for _, p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)]
+    if muon:
+        optimizers.append(
+            torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95, ns_steps=4)
+        )
+    return optimizers
+
+
+class Averaged:
+    """Exponential moving average of the weights, with a warm-up so that early weights fade."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards the model's weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        own, new = zip(*((self.values[name], p.detach()) for name, p in model.named_parameters()), strict=True)
+        torch._foreach_lerp_(list(own), list(new), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchanges the average with the model's weights; a second call undoes the first."""
+        for name, p in model.named_parameters():
+            kept = p.detach().clone()
+            p.copy_(self.values[name])
+            self.values[name] = kept
+
+
+class Trainer:
+    """One run: its state and its loop."""
+
+    def __init__(self, config: SftConfig, out: Path, start_from: Path | None) -> None:
+        self.config, self.out = config, out
+        self.accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+        if config.threads and self.accelerator.device.type == "cpu":
+            torch.set_num_threads(config.threads)
+        set_seed(config.seed)
+        if start_from is not None:
+            model, self.tokenizer = load_checkpoint(start_from)
+        else:
+            self.tokenizer = build_tokenizer()
+            model = build_model(SIZES[config.size], self.tokenizer, config.seed)
+        self.layout = Layout.of(self.tokenizer)
+        trained = TrainedModel(model)
+        if config.compile:
+            for block in (*model.model.visual.blocks, *model.model.language_model.layers):
+                block.compile()
+        optimizers = build_optimizers(trained, config)
+        self.model, *self.optimizers = self.accelerator.prepare(trained, *optimizers)
+        self.schedulers = [
+            torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate_factor(step, config)) for o in self.optimizers
+        ]
+        self.accelerator.register_for_checkpointing(*self.schedulers)
+        self.average = Averaged(self.plain, config.ema_decay) if config.ema_decay else None
+        self.step = 0
+        self.stop_asked = False
+
+    @property
+    def plain(self) -> TrainedModel:
+        """The model without the wrapper that distributes it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    # ---- one step -------------------------------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, stage: Stage) -> Losses:
+        """Losses of one batch at the stage's settings."""
+        width, height = stage.image_size_wh
+        patch = self.plain.model.config.vision_config.patch_size
+        config = self.config
+        return self.model(
+            batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
+            config.dense_weight, config.dense_positive_weight,
+        )  # fmt: skip
+
+    def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
+        """One optimiser step; returns what is logged.
+
+        Raises:
+            GetokError: the loss is not finite; the batch is saved beside the checkpoints.
+        """
+        config, parts = self.config, _parts(batch, self.config.accumulate)
+        logged: dict[str, float] = {"language": 0.0, "dense": 0.0, "correct": 0.0}
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                losses = self.losses(part, stage)
+                if not torch.isfinite(losses.total):
+                    path = self.out / f"bad_batch_{self.step}.pt"
+                    torch.save(dataclasses.asdict(part), path)
+                    raise GetokError(f"step {self.step}: the loss is {losses.total.item()}; the batch is in {path}")
+                self.accelerator.backward(losses.total / len(parts))
+            for name in logged:
+                logged[name] += float(getattr(losses, name)) / len(parts)
+        logged["grad_norm"] = float(self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm))
+        for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(self.plain)
+        return logged
+
+    # ---- the loop -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Trains to the end, or until Ctrl-C; either way the last state is saved."""
+        config, main = self.config, self.accelerator.is_main_process
+        signal.signal(signal.SIGINT, self._ask_stop)
+        signal.signal(signal.SIGTERM, self._ask_stop)
+        writer = _tensorboard(self.out) if main else None
+        log = (self.out / "log.jsonl").open("a", buffering=1) if main else None
+        bar = tqdm(total=config.total_steps, initial=self.step, disable=not main, unit="step", dynamic_ncols=True, mininterval=2)
+        self.model.train()
+        window: list[dict[str, float]] = []
+        clock = time.perf_counter()
+        for index, stage, batch in batches(config, self.layout, self.step, self.accelerator):
+            window.append(self.train_step(batch, stage))
+            self.step = index + 1
+            bar.update()
+            if log and self.step % config.log_every == 0:
+                mean = {name: float(np.mean([entry[name] for entry in window])) for name in window[0]}
+                rate = len(window) * config.batch_size * self.accelerator.num_processes / (time.perf_counter() - clock)
+                record = {"step": self.step, **mean, "lr": self.schedulers[0].get_last_lr()[0], "samples_per_s": rate}
+                _write(record, log, writer, self.step)
+                bar.set_postfix(lm=f"{mean['language']:.3f}", dense=f"{mean['dense']:.4f}", rate=f"{rate:.1f}/s", refresh=False)
+                window, clock = [], time.perf_counter()
+            if config.eval_every and self.step % config.eval_every == 0:
+                record = {"step": self.step, **self.evaluate(stage)}
+                if log:
+                    _write(record, log, writer, self.step)
+                    tqdm.write(json.dumps(record))
+                clock = time.perf_counter()
+            if self.step % config.save_every == 0 or self.stop_asked:
+                self.save()
+            if self.stop_asked:
+                break
+        if self.step >= config.total_steps:
+            self.save()
+            self.export_folder(self.out / "final")
+        bar.close()
+
+    @torch.no_grad()
+    def evaluate(self, stage: Stage) -> dict[str, float]:
+        """Teacher-forced losses of the averaged weights on validation frames (no noise on the context)."""
+        collator = Collator(Preprocessor(stage.image_size_wh), self.layout)
+        if self.average:
+            self.average.swap(self.plain)
+        self.model.eval()
+        seeds = list(world.VAL_SEEDS)[: self.config.eval_images]
+        results = []
+        for first in range(0, len(seeds), 16):
+            samples = [world.render(seed, self.config.render_size_wh or stage.image_size_wh) for seed in seeds[first : first + 16]]
+            losses = self.losses(collator(samples, np.random.default_rng(0)), stage)
+            results.append([float(losses.language), float(losses.dense), float(losses.correct)])
+        self.model.train()
+        if self.average:
+            self.average.swap(self.plain)
+        language, dense, correct = np.mean(results, axis=0)
+        return {"val_language": float(language), "val_dense": float(dense), "val_correct": float(correct)}
+
+    def _ask_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_asked = True
+        print("\nstopping after this step; the state will be saved", file=sys.stderr)
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Saves everything that a bit-exact continuation needs; the last good checkpoint survives a failure half-way."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            final = self.out / f"checkpoint-{self.step:07d}"
+            partial = self.out / "checkpoint-partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                self.accelerator.save_state(str(partial))
+                extra = {"step": self.step, "average": self.average and (self.average.updates, self.average.values)}
+                torch.save(extra, partial / "extra.pt")
+                shutil.rmtree(final, ignore_errors=True)
+                partial.rename(final)
+            except OSError as error:
+                print(f"saving {final} failed ({error}); the last good checkpoint is kept", file=sys.stderr)
+                shutil.rmtree(partial, ignore_errors=True)
+                return
+            for old in sorted(self.out.glob("checkpoint-0*"))[:-KEPT_CHECKPOINTS]:
+                shutil.rmtree(old)
+
+    def resume(self) -> None:
+        """Continues from the newest checkpoint in the run folder, if there is one."""
+        found = sorted(self.out.glob("checkpoint-0*"))
+        if not found:
+            return
+        self.accelerator.load_state(str(found[-1]))
+        extra = torch.load(found[-1] / "extra.pt", weights_only=True, map_location=self.accelerator.device)
+        self.step = extra["step"]
+        if self.average and extra["average"]:
+            self.average.updates, self.average.values = extra["average"]
+        self.accelerator.print(f"resumed from {found[-1]}")
+
+    def export_folder(self, folder: Path) -> None:
+        """Writes the averaged weights as an ordinary transformers folder, which ``training.export`` reads."""
+        if not self.accelerator.is_main_process:
+            return
+        if self.average:
+            self.average.swap(self.plain)
+        self.plain.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        stage = self.config.stage_at(max(0, self.step - 1))
+        record = {"step": self.step, "image_size_wh": stage.image_size_wh, "data": "procedural driving world", "config": _plain(self.config)}
+        (folder / "training.json").write_text(json.dumps(record, indent=1))
+        if self.average:
+            self.average.swap(self.plain)
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    if count == 1:
+        return [batch]
+    size = len(batch.ids) // count
+    cut = []
+    for number in range(count):
+        rows = slice(number * size, (number + 1) * size)
+        fields = {n: getattr(batch, n)[:, rows] if n == "positions" else getattr(batch, n)[rows] for n in Batch.__dataclass_fields__ if n != "visual"}
+        cut.append(Batch(**fields, visual=batch.visual))
+    return cut
+
+
+def _tensorboard(out: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out))
+
+
+def _write(record: dict[str, float], log: Any, writer: Any, step: int) -> None:
+    log.write(json.dumps({name: round(value, 6) for name, value in record.items()}) + "\n")
+    for name, value in record.items():
+        if name != "step":
+            writer.add_scalar(name, value, step)
+
+
+def _plain(config: SftConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.sft", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--domain", choices=["driving"], default="driving", help="which data recipe to train on")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="nano")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
+    parser.add_argument("--start-from", type=Path, help="checkpoint folder whose weights to begin with")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the newest checkpoint as a transformers folder and stop")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=SftConfig.__doc__)
+    args = parser.parse_args(argv)
+    try:
+        config = override(PRESETS[args.preset], args.settings)
+        args.out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config, args.out, args.start_from)
+        trainer.resume()
+        if args.export:
+            trainer.export_folder(args.export)
+            return 0
+        if trainer.accelerator.is_main_process:
+            (args.out / "config.json").write_text(json.dumps(_plain(config), indent=1))
+            print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.total_steps} steps", file=sys.stderr)
+        trainer.run()
+    except (ConfigError, GetokError) as error:
+        print(f"training.sft: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,176 @@
+"""What the model is taught to write for a `Sample`: thinned lanes, canonical elements, noise on the given context, dense labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from getok_drive.tokens.codec import encode_points, offsets_for
+from getok_drive.tokens.elements import ElementTokens, canonical_elements
+from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, OFFSET_ROUNDS, SIGN_CLASSES, SIGN_COLORS, TABLE, TOKEN_ID
+from getok_drive.types import Box, FloatArray, Lane
+from training.samples import Sample
+
+LANE_ROW_STEP = 3  # grid rows between two points of a lane
+DENSE_CHANNELS = ("lane", "drivable", "vehicle", "vulnerable", "obstacle", "sign")
+_VEHICLES = ("car", "truck", "bus")
+_VULNERABLE = ("two_wheeler", "pedestrian")
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise on the *context* that the model reads while it learns to write the truth, so that it can mend its own errors.
+
+    Attributes:
+        jitter: share of points whose proposed cell is replaced by a neighbour (the refinement then leads back).
+        phantoms: chance that an image gets a made-up box or sign in its context (the refinement then deletes it).
+    """
+
+    jitter: float = 0.1
+    phantoms: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One element as the model reads it, and what it should answer.
+
+    Attributes:
+        element: the truth.
+        context_cells: ``(N,)`` cells that stand in the context, equal to ``element.cells`` but for noise.
+        answers: ``(N, rounds)`` offset ids leading from the context cells to the truth; ``<DELETE>`` in the first column for phantoms.
+        phantom: whether the element is made up: its tokens are read, never taught.
+    """
+
+    element: ElementTokens
+    context_cells: npt.NDArray[np.int32]
+    answers: npt.NDArray[np.int32]
+    phantom: bool = False
+
+
+def thin_lane(points_px: FloatArray, height_px: int) -> FloatArray:
+    """The few points by which a lane is written: its two ends, and its crossings of every third grid row in between.
+
+    Rows are the same in every image, so that each next token is sure of its row and has to find the column only.
+
+    Args:
+        points_px: ``(N, 2)`` dense polyline, bottom to top.
+        height_px: image height.
+
+    Returns:
+        ``(M, 2)`` points, bottom to top.
+    """
+    y = np.minimum.accumulate(points_px[:, 1])
+    row_px = height_px / GRID_SIZE
+    rows = (np.arange(GRID_SIZE - 1, -1, -LANE_ROW_STEP) + 0.5) * row_px - 0.5
+    inner = rows[(rows < y[0] - 0.75 * row_px) & (rows > y[-1] + 0.75 * row_px)]
+    x = np.interp(-inner, -y, points_px[:, 0])
+    return np.concatenate([points_px[:1], np.stack([x, inner], axis=1), points_px[-1:]]).astype(np.float32)
+
+
+def elements_of(sample: Sample) -> list[ElementTokens]:
+    """The sample's labelled kinds as canonical element tokens."""
+    height = sample.size_wh[1]
+    lanes = [replace(lane, points_px=thin_lane(lane.points_px, height)) for lane in sample.lanes]
+    return canonical_elements(lanes, sample.drivable, sample.boxes, sample.signs, sample.size_wh)
+
+
+def noisy_targets(elements: Sequence[ElementTokens], noise: Noise | None, rng: np.random.Generator) -> list[Target]:
+    """The elements with their context; without ``noise`` the context is the truth."""
+    if noise is None:
+        return [Target(e, e.cells, e.offsets) for e in elements]
+    targets = [_jittered(e, noise.jitter, rng) for e in elements]
+    if rng.random() < noise.phantoms:
+        for _ in range(int(rng.integers(1, 3))):
+            targets.insert(_phantom_slot(targets, rng), _phantom(rng))
+    return targets
+
+
+def _jittered(element: ElementTokens, share: float, rng: np.random.Generator) -> Target:
+    moved = rng.random(len(element.cells)) < share
+    if not moved.any():
+        return Target(element, element.cells, element.offsets)
+    steps = rng.integers(-1, 2, size=(len(element.cells), 2)) * moved[:, None]
+    column = np.clip(element.cells % GRID_SIZE + steps[:, 0], 0, GRID_SIZE - 1)
+    row = np.clip(element.cells // GRID_SIZE + steps[:, 1], 0, GRID_SIZE - 1)
+    cells = (row * GRID_SIZE + column).astype(np.int32)
+    from getok_drive.tokens.codec import decode_points
+
+    truth = decode_points(element.cells, element.offsets)
+    return Target(element, cells, offsets_for(cells, truth))
+
+
+def _phantom(rng: np.random.Generator) -> Target:
+    """A box or sign that is not in the picture, at a plausible size and place."""
+    if rng.random() < 0.6:
+        size = np.exp(rng.uniform(np.log(0.03), np.log(0.25), size=2))
+        centre = np.array([rng.uniform(0, 1), rng.uniform(0.35, 0.8)])
+        points = np.clip(np.stack([centre - size / 2, centre + size / 2]), 0, 1)
+        head = (TOKEN_ID["<box>"], TOKEN_ID[f"<{BOX_CLASSES[_skewed(rng, len(BOX_CLASSES))]}>"])
+        kind = "box"
+    else:
+        points = rng.uniform([0.05, 0.1], [0.95, 0.6], size=(1, 2))
+        head = (
+            TOKEN_ID["<sign>"],
+            TOKEN_ID[f"<{SIGN_CLASSES[rng.integers(len(SIGN_CLASSES))]}>"],
+            TOKEN_ID[f"<{SIGN_COLORS[rng.integers(len(SIGN_COLORS))]}>"],
+        )
+        kind = "sign"
+    cells, offsets = encode_points(points.astype(np.float32))
+    answers = np.full_like(offsets, TABLE.delete)
+    return Target(ElementTokens(kind, head, cells, offsets), cells, answers, phantom=True)
+
+
+def _skewed(rng: np.random.Generator, count: int) -> int:
+    """An index below ``count``, small ones more often (cars lead the class list)."""
+    return int(count * rng.random() ** 2.5)
+
+
+def _phantom_slot(targets: Sequence[Target], rng: np.random.Generator) -> int:
+    """A place among the boxes and signs, which follow the lanes and areas."""
+    first = sum(t.element.kind in ("lane", "drivable") for t in targets)
+    return int(rng.integers(first, len(targets) + 1))
+
+
+def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Occupancy pictures for the auxiliary loss on the visual tokens.
+
+    Args:
+        sample: labels in pixels of its own image.
+        size_wh: size of the label picture; one pixel per subcell.
+
+    Returns:
+        ``(len(DENSE_CHANNELS), H, W)`` uint8, 0 or 1; channels of unlabelled kinds are 255 (ignored).
+    """
+    scale = np.array(size_wh, dtype=np.float64) / np.array(sample.size_wh)
+    shift = 8  # cv2's fixed-point fraction bits
+    picture = np.zeros((len(DENSE_CHANNELS), size_wh[1], size_wh[0]), np.uint8)
+
+    def fixed(points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
+        return np.round(((points_px + 0.5) * scale - 0.5) * (1 << shift)).astype(np.int32)
+
+    for area in sample.drivable:
+        cv2.fillPoly(picture[1], [fixed(area.polygon_px)], 1, shift=shift)
+    for lane in sample.lanes:
+        cv2.polylines(picture[0], [fixed(lane.points_px)], False, 1, 1, shift=shift)
+    for box in sample.boxes:
+        cv2.rectangle(picture[_box_channel(box)], *(tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2))), 1, -1, shift=shift)
+    for sign in sample.signs:
+        x, y = np.round((sign.point_px + 0.5) * scale - 0.5).astype(int)
+        cv2.circle(picture[5], (int(x), int(y)), 1, 1, -1)
+    for kind, channels in (("lanes", [0]), ("drivable", [1]), ("boxes", [2, 3, 4]), ("signs", [5])):
+        if kind not in sample.known:
+            picture[channels] = 255
+    return picture
+
+
+def _box_channel(box: Box) -> int:
+    if box.class_name in _VEHICLES:
+        return 2
+    return 3 if box.class_name in _VULNERABLE else 4
+
+
+__all__ = ["DENSE_CHANNELS", "Lane", "Noise", "Target", "dense_labels", "elements_of", "noisy_targets", "thin_lane"]
