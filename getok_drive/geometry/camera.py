@@ -25,7 +25,7 @@ _UNDISTORT_ITERATIONS = 12
 _UNDISTORT_TOLERANCE = 1e-6  # of the normalised image plane; about a thousandth of a pixel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SE3:
     """A rigid transform: ``rotation (3, 3)`` orthonormal, ``translation_m (3,)`` in metres."""
 
@@ -85,10 +85,10 @@ class SE3:
 
     def apply(self, points_m: npt.ArrayLike) -> Float64Array:
         """``(N, 3)`` points of frame b, metres, as ``(N, 3)`` points of frame a."""
-        return np.asarray(points_m, dtype=np.float64) @ self.rotation.T + self.translation_m
+        return np.asarray(np.asarray(points_m, dtype=np.float64) @ self.rotation.T + self.translation_m)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CameraModel:
     """Intrinsics and distortion of one camera.
 

@@ -1,0 +1,194 @@
+"""One camera of the node: its subscriptions, its calibration and the checks that every frame passes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from getok_drive.errors import CalibrationError
+from getok_drive.geometry.camera import CameraModel
+from getok_drive.geometry.ground import GroundProjector
+from getok_drive.ros.calibration import Calibration, camera_from_info
+from getok_drive.ros.health import CameraHealth
+from getok_drive.ros.images import FrameRejected, compressed_to_bgr, image_to_bgr
+from getok_drive.ros.params import NodeParams
+from getok_drive.ros.slot import LatestSlots
+from getok_drive.types import ImageBgr
+
+_MAX_MESSAGE_BYTES = 400_000_000  # refuses before anything is unpacked
+
+
+def stamp_ns(stamp: Time) -> int:
+    """A message's stamp in integer nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A frame that passed all checks."""
+
+    header: Header
+    stamp_ns: int
+    image_bgr: ImageBgr
+
+
+class CameraInput:
+    """Subscribes to one camera; frames go to its slot as serialised bytes, so that superseded ones cost almost nothing."""
+
+    def __init__(self, node: Node, index: int, params: NodeParams, slots: LatestSlots[bytes], calibration: Calibration) -> None:
+        self.name = params.cameras[index]
+        self.health = CameraHealth(time.monotonic())
+        self.ground_frame = calibration.ground_frame
+        topic = params.image_topic.format(camera=self.name)
+        self._type = CompressedImage if params.transport == "compressed" else Image
+        self.image_topic = node.resolve_topic_name(topic + ("/compressed" if params.transport == "compressed" else ""))
+        self.info_topic = node.resolve_topic_name(params.info_topic.format(camera=self.name))
+        self._node, self._index, self._slots = node, index, slots
+        self._mount = calibration.cameras.get(self.name)
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._images: Subscription | None = None
+        self._infos: Subscription | None = None
+        self._reliable = False
+        self._last_stamp_ns = 0
+        self._info_key: tuple[Any, ...] = ()
+        self._camera: CameraModel | None = self._mount.camera if self._mount else None
+        self._projector: GroundProjector | None = None
+        self._projector_key: tuple[Any, ...] = ()
+
+    def subscribe(self) -> None:
+        """Starts to receive; the watchdog starts anew."""
+        self.health.restart(time.monotonic())
+        self._last_stamp_ns = 0
+        self._reliable = self._publishers_are_reliable()
+        self._subscribe_images()
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # takes from reliable publishers, too
+        self._infos = self._node.create_subscription(
+            CameraInfo, self.info_topic, self._on_info, qos, callback_group=self._group, raw=True
+        )
+
+    def unsubscribe(self) -> None:
+        """Stops to receive."""
+        for subscription in (self._images, self._infos):
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        self._images = self._infos = None
+
+    def match_qos(self) -> None:
+        """Subscribes anew when the publishers' reliability changed: reliable when all of them are, else best effort.
+
+        A reliable subscription gets nothing from a best-effort publisher; a best-effort one can lose large images.
+        """
+        if self._images is None or self.publishers() == 0 or self._publishers_are_reliable() == self._reliable:
+            return
+        self._reliable = not self._reliable
+        self._node.destroy_subscription(self._images)
+        self._subscribe_images()
+
+    def publishers(self) -> int:
+        """Number of publishers of the image topic."""
+        return int(self._node.count_publishers(self.image_topic))
+
+    def unpack(self, data: bytes, params: NodeParams, now_ns: int) -> Capture:
+        """Serialised message to checked frame.
+
+        Args:
+            data: one serialised message of the camera's type.
+            params: limits in force.
+            now_ns: the node's clock.
+
+        Raises:
+            FrameRejected: ``malformed_message``, ``stamp_zero``, ``stamp_future``, ``stamp_backwards``, ``stamp_repeated``,
+                ``stale``, or one of the reasons of `images`.
+        """
+        try:
+            if len(data) > _MAX_MESSAGE_BYTES:
+                raise ValueError(f"{len(data)} bytes")
+            msg = deserialize_message(data, self._type)
+        except Exception as error:  # whatever rclpy raises for bytes from outside
+            raise FrameRejected("malformed_message", f"{self.image_topic}: message cannot be read: {error}") from error
+        stamp = stamp_ns(msg.header.stamp)
+        self._check_stamp(stamp, params, now_ns)
+        image = image_to_bgr(msg, params.mono16_bits) if self._type is Image else compressed_to_bgr(msg)
+        return Capture(msg.header, stamp, image)
+
+    def projector(self, size_wh: tuple[int, int], max_range_m: float) -> GroundProjector | None:
+        """Pixels to ground for images of this size; None where the camera is not calibrated for them (diagnostics say why)."""
+        key = (size_wh, max_range_m, self._camera)
+        if key == self._projector_key:
+            return self._projector
+        self._projector_key, self._projector = key, None
+        if self._camera is None:
+            self.health.calibration = "pixels only: no valid camera_info yet"
+        elif self._mount is None:
+            self.health.calibration = "pixels only: no pose of this camera in the calibration file"
+        else:
+            try:
+                self._projector = GroundProjector(self._camera.for_image(size_wh), self._mount.ground_SE3_cam, max_range_m)
+                self.health.calibration = f"calibrated, ground frame {self.ground_frame}"
+            except CalibrationError as error:
+                self.health.calibration = f"pixels only: {error}"
+        return self._projector
+
+    def _subscribe_images(self) -> None:
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,  # a deeper queue only makes frames older
+            reliability=ReliabilityPolicy.RELIABLE if self._reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.VOLATILE,
+        )
+        self._images = self._node.create_subscription(
+            self._type, self.image_topic, self._on_image, qos, callback_group=self._group, raw=True
+        )
+
+    def _publishers_are_reliable(self) -> bool:
+        found = self._node.get_publishers_info_by_topic(self.image_topic)
+        return bool(found) and all(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found)
+
+    def _on_image(self, data: bytes) -> None:
+        self.health.received(time.monotonic(), self._slots.put(self._index, data))
+
+    def _on_info(self, data: bytes) -> None:
+        """Takes over a changed calibration; a broken one is counted once and the last good one stays in use."""
+        if self._mount is not None and self._mount.camera is not None:
+            return  # the file's intrinsics win
+        try:
+            info = deserialize_message(data, CameraInfo)
+            # repr, because NaN is not equal to itself and must not look like news with every message
+            key = (info.width, info.height, info.distortion_model, repr(info.k), repr(info.d), info.binning_x, repr(info.roi))
+            if key == self._info_key:
+                return
+            self._info_key = key
+            self._camera = camera_from_info(info)
+        except CalibrationError as error:
+            self.health.rejected("camera_info_invalid", f"{self.info_topic}: {error}", is_frame=False)
+        except Exception as error:  # whatever rclpy raises for bytes from outside
+            self.health.rejected("camera_info_malformed", f"{self.info_topic}: message cannot be read: {error}", is_frame=False)
+
+    def _check_stamp(self, stamp: int, params: NodeParams, now_ns: int) -> None:
+        """Refuses frames whose capture time cannot be right; a clock that jumps back costs one frame, not all that follow."""
+        last, age_s = self._last_stamp_ns, (now_ns - stamp) / 1e9
+        if stamp == 0:
+            raise FrameRejected("stamp_zero", f"{self.image_topic}: header.stamp is zero; the driver must set the capture time")
+        if age_s < -params.future_tolerance_s:
+            raise FrameRejected(
+                "stamp_future", f"{self.image_topic}: stamped {-age_s:.3f} s ahead of this node's clock; compare clocks"
+            )
+        self._last_stamp_ns = stamp
+        if stamp < last:
+            raise FrameRejected(
+                "stamp_backwards", f"{self.image_topic}: stamped {(last - stamp) / 1e9:.3f} s before the image before it"
+            )
+        if stamp == last:
+            raise FrameRejected("stamp_repeated", f"{self.image_topic}: has the same stamp as the image before it")
+        if age_s > params.max_age_s:
+            raise FrameRejected("stale", f"{self.image_topic}: image is {age_s:.3f} s old, max_age_s is {params.max_age_s}")

@@ -1,0 +1,169 @@
+"""What the node knows of its own condition, and the verdicts on it. No rclpy: times come in, levels and words go out."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from getok_drive.ros.params import NodeParams
+
+OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
+_WINDOW = 20  # processed frames that medians and rates look back on
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One line of diagnostics: level, sentence and numbers."""
+
+    level: int
+    message: str
+    values: dict[str, str] = field(default_factory=dict)
+
+
+class CameraHealth:
+    """Counts everything that happens to one camera's frames. Thread-safe; times are monotonic seconds."""
+
+    def __init__(self, now_s: float) -> None:
+        self._lock = threading.Lock()
+        self._alive_since_s = now_s
+        self._received_s: float | None = None
+        self._recent: deque[tuple[float, float, float]] = deque(maxlen=_WINDOW)  # (finished_s, processing_ms, age_ms)
+        self._rejected: Counter[str] = Counter()
+        self._issues: Counter[str] = Counter()
+        self._received = self._processed = self._superseded = self._truncated = 0
+        self._dropped = self._news = 0
+        self._problem = ""
+        self.calibration = "not calibrated: pixels only"
+
+    def received(self, now_s: float, superseded: bool) -> None:
+        """A frame arrived; ``superseded``: it replaced one that was waiting."""
+        with self._lock:
+            self._received += 1
+            self._received_s = now_s
+            if superseded:
+                self._superseded += 1
+                self._dropped += 1
+
+    def rejected(self, reason: str, detail: str, is_frame: bool = True) -> None:
+        """A frame (or, with ``is_frame`` false, another message) could not be used."""
+        with self._lock:
+            self._rejected[reason] += 1
+            self._problem = detail
+            self._news += 1
+            if is_frame:
+                self._dropped += 1
+
+    def processed(self, now_s: float, processing_ms: float, age_ms: float, issues: dict[str, int], truncated: bool) -> None:
+        """A scene was published."""
+        with self._lock:
+            self._processed += 1
+            self._recent.append((now_s, processing_ms, age_ms))
+            self._issues.update(issues)
+            self._truncated += truncated
+
+    def take_dropped(self) -> int:
+        """Frames that arrived but were not processed since the last call."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+            return dropped
+
+    def median_ms(self) -> float | None:
+        """Median processing time of the latest frames; None before there are any."""
+        with self._lock:
+            return statistics.median(row[1] for row in self._recent) if self._recent else None
+
+    def restart(self, now_s: float) -> None:
+        """The node was activated: the watchdog starts anew, old times are forgotten, counts stay."""
+        with self._lock:
+            self._alive_since_s, self._received_s = now_s, None
+            self._recent.clear()
+            self._dropped = 0
+
+    def rejections(self) -> dict[str, int]:
+        """Counts by reason."""
+        with self._lock:
+            return dict(self._rejected)
+
+    def verdict(self, params: NodeParams, now_s: float, topic: str, publishers: int) -> Verdict:
+        """The camera's line of diagnostics; reports each new rejection once."""
+        median_ms = self.median_ms()
+        with self._lock:
+            quiet_s = now_s - (self._alive_since_s if self._received_s is None else self._received_s)
+            span_s = self._recent[-1][0] - self._recent[0][0] if len(self._recent) > 1 else 0.0
+            ages_ms = [row[2] for row in self._recent]
+            values = {
+                "topic": topic,
+                "publishers": str(publishers),
+                "images received": str(self._received),
+                "images processed": str(self._processed),
+                "images superseded by a newer one": str(self._superseded),
+                "scenes truncated": str(self._truncated),
+                "since last image [s]": f"{quiet_s:.2f}",
+                "calibration": self.calibration,
+                **{f"rejected: {reason}": str(count) for reason, count in sorted(self._rejected.items())},
+                **{f"decode issue: {reason}": str(count) for reason, count in sorted(self._issues.items())},
+            }
+            if median_ms is not None:
+                values["processing, median [ms]"] = f"{median_ms:.1f}"
+                values["age at publication, median [ms]"] = f"{statistics.median(ages_ms):.1f}"
+                values["age at publication, largest [ms]"] = f"{max(ages_ms):.1f}"
+                values["rate [Hz]"] = f"{(len(ages_ms) - 1) / span_s:.2f}" if span_s > 0 else "0"
+            if self._problem:
+                values["last problem"] = self._problem
+            news, self._news = self._news, 0
+            problem = self._problem
+        if quiet_s > params.watchdog_s:
+            why = "nobody publishes it" if publishers == 0 else f"{publishers} publisher(s) are silent"
+            return Verdict(ERROR, f"no image on {topic} for {quiet_s:.1f} s: {why}", values)
+        if median_ms is not None and median_ms > params.slow_error_ms:
+            return Verdict(ERROR, f"processing takes {median_ms:.0f} ms, above slow_error_ms", values)
+        if news:
+            return Verdict(WARN, f"{news} message(s) rejected, last: {problem}", values)
+        if median_ms is not None and median_ms > params.slow_warn_ms:
+            return Verdict(WARN, f"processing takes {median_ms:.0f} ms, above slow_warn_ms", values)
+        return Verdict(OK, "running" if self._processed else "waiting for the first image", values)
+
+
+class DegradeControl:
+    """Decides between normal and degraded mode with hysteresis: in at once, out after ``degraded_hold_s`` without cause."""
+
+    def __init__(self) -> None:
+        self.reason = ""  # why degraded; empty: normal mode
+        self._until_s = 0.0
+
+    def update(self, params: NodeParams, now_s: float, slowest_ms: float | None, temperature_c: float | None) -> bool:
+        """Whether degraded mode is in force.
+
+        Args:
+            params: mode, limits and hold time.
+            now_s: monotonic seconds.
+            slowest_ms: largest median processing time of all cameras; None before the first frame.
+            temperature_c: hottest thermal zone; None when the machine has none.
+        """
+        if params.degrade != "auto":
+            self.reason = "parameter degrade is on" if params.degrade == "on" else ""
+            return bool(self.reason)
+        cause = ""
+        if temperature_c is not None and temperature_c > params.hot_c:
+            cause = f"heat: {temperature_c:.0f} degC"
+        elif slowest_ms is not None and slowest_ms > params.slow_warn_ms:
+            cause = f"overload: {slowest_ms:.0f} ms per image"
+        if cause:
+            self.reason, self._until_s = cause, now_s + params.degraded_hold_s
+        elif now_s >= self._until_s:
+            self.reason = ""
+        return bool(self.reason)
+
+
+def hottest_c(folder: Path = Path("/sys/class/thermal")) -> float | None:
+    """Temperature of the hottest thermal zone, degrees Celsius; None when Linux reports none."""
+    found = []
+    for path in folder.glob("thermal_zone*/temp"):
+        try:
+            found.append(int(path.read_text()) / 1000.0)
+        except (OSError, ValueError):
+            continue
+    return max(found, default=None)

@@ -1,0 +1,103 @@
+"""The thread that turns frames into scenes while the node is active."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from rclpy.node import Node
+
+from getok_drive.errors import GetokError
+from getok_drive.ros.camera import CameraInput, Capture
+from getok_drive.ros.convert import Context
+from getok_drive.ros.engine import Engine, Limits
+from getok_drive.ros.images import FrameRejected
+from getok_drive.ros.outputs import CameraOutputs
+from getok_drive.ros.params import NodeParams
+from getok_drive.ros.slot import LatestSlots
+from getok_drive.types import Frame
+
+
+class Worker:
+    """Takes the newest frame of each camera in turn, runs the engine and publishes. One frame's failure costs that frame only."""
+
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        cameras: Sequence[CameraInput],
+        outputs: Sequence[CameraOutputs],
+        slots: LatestSlots[bytes],
+        settings: Callable[[], tuple[NodeParams, bool, bool]],
+    ) -> None:
+        """``settings`` gives parameters, whether degraded mode is in force and whether processing is enabled, per frame."""
+        self._node, self._engine, self._cameras, self._outputs = node, engine, cameras, outputs
+        self._slots, self._settings = slots, settings
+        self._next_s = [0.0] * len(cameras)
+        self._index = [0] * len(cameras)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="perception", daemon=True)
+        self.engine_failures = 0  # in a row
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 1.0) -> bool:
+        """Ends the thread after the frame in work, which is not published any more; False when it is still busy then."""
+        self._stop.set()
+        self._slots.close()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            taken = self._slots.take(0.5, lambda index: self._next_s[index] - time.monotonic())
+            if taken is None:
+                continue
+            index, data = taken
+            camera = self._cameras[index]
+            try:
+                self._process(index, data)
+            except FrameRejected as error:
+                camera.health.rejected(error.reason, str(error))
+            except GetokError as error:
+                self.engine_failures += 1
+                camera.health.rejected("engine_error", str(error))
+            except Exception as error:
+                if self._stop.is_set():
+                    return  # publishers may be gone by now
+                self.engine_failures += 1
+                camera.health.rejected("internal_error", f"{type(error).__name__}: {error}")
+                self._node.get_logger().error(f"frame dropped: {traceback.format_exc()}", throttle_duration_sec=5.0)
+
+    def _process(self, index: int, data: bytes) -> None:
+        params, degraded, enabled = self._settings()
+        camera = self._cameras[index]
+        if not enabled:
+            return
+        limits = Limits.of(params, degraded)
+        started = time.perf_counter()
+        if limits.max_rate_hz > 0:
+            self._next_s[index] = max(self._next_s[index] + 1.0 / limits.max_rate_hz, time.monotonic())
+        capture = camera.unpack(data, params, self._node.get_clock().now().nanoseconds)
+        convert_ms = (time.perf_counter() - started) * 1e3
+        self._index[index] += 1
+        frame = Frame(capture.image_bgr, capture.stamp_ns, camera.image_topic, self._index[index] - 1)
+        scene = self._engine.run(frame, limits)
+        self.engine_failures = 0
+        if self._stop.is_set():
+            return
+        projector = camera.projector(frame.size_wh, params.max_range_m)
+        ground_frame = camera.ground_frame if projector else ""
+        context = Context(capture.header, camera.name, ground_frame, projector, degraded)
+        age_ms = self._outputs[index].publish(
+            scene, capture.image_bgr, context, params, convert_ms, camera.health.take_dropped(), lambda: self._age_ms(capture)
+        )
+        processing_ms = (time.perf_counter() - started) * 1e3
+        camera.health.processed(time.monotonic(), processing_ms, age_ms, dict(scene.report.issues), scene.truncated)
+
+    def _age_ms(self, capture: Capture) -> float:
+        return float(self._node.get_clock().now().nanoseconds - capture.stamp_ns) / 1e6

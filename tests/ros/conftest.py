@@ -1,0 +1,40 @@
+"""Tests of the ROS side run real nodes over real DDS; without rclpy and the built messages they are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REASON = (
+    "ROS 2 is not installed here: pip install -e '.[ros]' and python scripts/build_msgs.py --install-tools (x86_64 Linux), "
+    "or source a ROS 2 with getok_drive_msgs"
+)
+HAS_ROS = importlib.util.find_spec("rclpy") is not None and importlib.util.find_spec("getok_drive_msgs") is not None
+collect_ignore = [] if HAS_ROS else [p.name for p in Path(__file__).parent.glob("test_*.py") if "# needs rclpy" in p.read_text()]
+
+PROFILE = Path(__file__).parents[2] / "ros2_ws/src/getok_drive/config/fastdds_large_images.xml"
+
+# Before rclpy is imported anywhere: the wheels' prefix, a domain of this run alone, the profile that the product ships.
+os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
+
+
+def pytest_report_header() -> str:
+    """Says why ROS tests are missing, if they are."""
+    return "" if HAS_ROS else f"tests/ros: {REASON}"
+
+
+@pytest.fixture
+def ros() -> Iterator[object]:
+    """A client on the graph; ends the processes it started."""
+    from tests.ros.harness import Client
+
+    with Client() as client:
+        yield client

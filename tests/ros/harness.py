@@ -1,0 +1,179 @@
+"""A client for tests: starts the package's executables as processes and talks to them over DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "ros2_ws" / "src" / "getok_drive" / "scripts"
+NODE = "/perception_node"
+
+
+class Process:
+    """One executable; its output goes to a file that failures show."""
+
+    def __init__(self, executable: str, *ros_args: str, env: dict[str, str] | None = None) -> None:
+        self.log = Path(tempfile.mkstemp(prefix=f"{executable}_", suffix=".log")[1])
+        environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, str(SCRIPTS / executable), *(["--ros-args", *ros_args] if ros_args else [])]
+        with self.log.open("w") as out:
+            self.popen = subprocess.Popen(command, env={**environment, **(env or {})}, stdout=out, stderr=subprocess.STDOUT)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.popen.poll() is None
+
+    def output(self) -> str:
+        """What it wrote so far."""
+        return self.log.read_text(errors="replace")
+
+    def rss_mb(self) -> float:
+        """Resident memory now, MB."""
+        pages = int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def stop(self, number: int = signal.SIGINT, timeout_s: float = 10.0) -> tuple[int, float]:
+        """Sends a signal; exit code and seconds until the process was gone."""
+        started = time.monotonic()
+        if self.alive:
+            self.popen.send_signal(number)
+        try:
+            code = self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise AssertionError(f"still alive {timeout_s} s after signal {number}\n{self.output()}") from None
+        return code, time.monotonic() - started
+
+
+class Client:
+    """A node with a spinning thread, and the processes it started."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("test_client", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        self.processes: list[Process] = []
+        self.diagnostics: list[DiagnosticStatus] = []
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self.processes:
+            if process.alive:
+                process.popen.kill()
+                process.popen.wait()
+            if error[0] is not None:
+                print(f"--- {process.popen.args}\n{process.output()}")
+            process.log.unlink()
+        self._stop.set()
+        self._thread.join(5)
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self.diagnostics.extend(msg.status)
+
+    def start(self, executable: str, *ros_args: str, env: dict[str, str] | None = None) -> Process:
+        """Starts an executable of the package."""
+        process = Process(executable, *ros_args, env=env)
+        self.processes.append(process)
+        return process
+
+    def perception(self, *, env: dict[str, str] | None = None, **parameters: object) -> Process:
+        """Starts the perception node with the fake backend unless told otherwise; waits until its services are there."""
+        settings = {"backend": "fake", "diagnostics_period_s": 0.2, "max_age_s": 2.0, **parameters}
+        args = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+        process = self.start("perception_node", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
+        self.wait(lambda: self.node.count_services(f"{NODE}/change_state") > 0)
+        return process
+
+    def collect(
+        self, kind: Any, topic: str, qos: QoSProfile | int = 50, keep: Callable[[Any], Any] = lambda msg: msg
+    ) -> list[Any]:
+        """Subscribes; the list grows with each message."""
+        found: list[Any] = []
+        self.node.create_subscription(kind, topic, lambda msg: found.append(keep(msg)), qos)
+        return found
+
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+        """Waits until the condition gives something true and returns that; fails loudly otherwise."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            result = condition()
+            if result:
+                return result
+            time.sleep(0.01)
+        outputs = "\n".join(p.output() for p in self.processes)
+        raise AssertionError(f"not within {timeout_s} s: {what or condition}\n{outputs}")
+
+    def call(self, kind: Any, name: str, timeout_s: float = 15.0, **fields: Any) -> Any:
+        """Calls a service and gives its response."""
+        client = self.node.create_client(kind, name)
+        try:
+            assert client.wait_for_service(timeout_s), f"service {name} is not there"
+            future = client.call_async(kind.Request(**fields))
+            self.wait(future.done, timeout_s, f"answer of {name}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def transition(self, label: str, timeout_s: float = 30.0) -> bool:
+        """Triggers a lifecycle transition by its label."""
+        request = Transition(label=label)
+        return bool(self.call(ChangeState, f"{NODE}/change_state", timeout_s, transition=request).success)
+
+    def state(self) -> str:
+        """The lifecycle state's label."""
+        return str(self.call(GetState, f"{NODE}/get_state").current_state.label)
+
+    def activate(self) -> None:
+        """Configures and activates."""
+        assert self.transition("configure"), self.processes[0].output()
+        assert self.transition("activate"), self.processes[0].output()
+
+    def set_parameter(self, name: str, value: Any) -> tuple[bool, str]:
+        """Sets one parameter of the perception node: whether it was accepted, and the reason if not."""
+        parameters = [Parameter(name, value=value).to_parameter_msg()]
+        result = self.call(SetParameters, f"{NODE}/set_parameters", parameters=parameters).results[0]
+        return result.successful, result.reason
+
+    def status(self, name: str) -> DiagnosticStatus | None:
+        """The latest diagnostic status whose name ends so."""
+        return next((s for s in reversed(self.diagnostics) if s.name.endswith(name)), None)
+
+    def value(self, name: str, key: str) -> str | None:
+        """One value of the latest diagnostic status whose name ends so."""
+        status = self.status(name)
+        return next((v.value for v in status.values if v.key == key), None) if status else None
