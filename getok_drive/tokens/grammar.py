@@ -69,13 +69,14 @@ def choose(grammar: Grammar, scores: npt.NDArray[np.floating]) -> int:
         raise InputError(
             f"choose: expected {len(TOKENS)} scores and an unfinished grammar, got {scores.shape}, done={grammar.done}"
         )
-    finite = np.nan_to_num(scores, nan=_LOWEST, neginf=_LOWEST)
-    masked = np.where(grammar.allowed(), finite, -np.inf)
+    masked = np.where(grammar.allowed(), scores, -np.inf)
     for _ in range(_REJECTIONS):
         token = int(masked.argmax())
-        if grammar.accepts(token):
+        if np.isnan(masked[token]) or not grammar.accepts(token):
+            masked[token] = -np.inf
+        else:
             return token
-        masked[token] = -np.inf
+    finite = np.nan_to_num(scores, nan=_LOWEST, neginf=_LOWEST)
     return int(np.where(grammar.legal(), finite, -np.inf).argmax())
 
 

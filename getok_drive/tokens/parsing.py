@@ -123,18 +123,16 @@ def _points(
 ) -> lattice.Lattice | None:
     """The kept points on the lattice, valid for the element's kind, or None."""
     steps = lattice.cell_steps(rounds)
-    points = np.array([lattice.center(element.cells[index], steps) for index in kept], dtype=np.int64)
+    centers = [lattice.center(element.cells[index], steps) for index in kept]
     moves = [answers[index].offsets for index in kept]
     moved = refined and all(moves)
     if moved:
-        for row, offsets in enumerate(moves):
-            for round_index, offset in enumerate(offsets, start=1):
-                points[row] += np.array(lattice.move(offset)) * (steps >> round_index)
-        points = points.clip(0, steps * GRID_SIZE)
+        centers = [_moved(point, offsets, steps) for point, offsets in zip(centers, moves, strict=True)]
         if short := sum(len(offsets) < rounds for offsets in moves):
             issues["missing_offset"] += short
     elif refined:
         issues["not_refined"] += 1
+    points = np.array(centers, dtype=np.int64)
     if element.kind == "lane":
         return _lane(points, issues)
     if element.kind == "drivable":
@@ -149,6 +147,15 @@ def _points(
             issues["box_empty"] += 1
             return None
     return points
+
+
+def _moved(point: lattice.Point, offsets: list[int], steps: int) -> lattice.Point:
+    """Where the offsets lead from a cell's centre, at most to the image's border."""
+    x, y = point
+    for round_index, offset in enumerate(offsets, start=1):
+        du, dv = lattice.move(offset)
+        x, y = x + du * (steps >> round_index), y + dv * (steps >> round_index)
+    return min(max(x, 0), steps * GRID_SIZE), min(max(y, 0), steps * GRID_SIZE)
 
 
 def _lane(points: lattice.Lattice, issues: Counter[str]) -> lattice.Lattice | None:
