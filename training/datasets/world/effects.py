@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from training.datasets.world import textures
 from training.datasets.world.canvas import Canvas
+from training.datasets.world.dice import pick
 from training.datasets.world.look import Look
 
 U8 = npt.NDArray[np.uint8]
@@ -50,7 +51,7 @@ def sample(rng: np.random.Generator, look: Look) -> Lens:
         exposure=float(np.clip(rng.normal(1.0, 0.16), 0.55, 1.45)), gamma=float(np.clip(rng.normal(1.0, 0.13), 0.7, 1.45)),
         balance=tuple(float(v) for v in np.clip(rng.normal(1.0, 0.045, 3), 0.87, 1.13)),  # type: ignore[arg-type]
         noise=float(rng.exponential(1.8) + (2.5 if dark else 0.4)),
-        blur_px=float(rng.choice([0.0, 0.5, 0.8], p=[0.65, 0.22, 0.13])),
+        blur_px=pick(rng, [0.0, 0.5, 0.8], [0.65, 0.22, 0.13]),
         motion_px=float(rng.uniform(2, 6)) if rng.random() < 0.1 else 0.0,
         quality=int(rng.integers(35, 95)) if rng.random() < 0.35 else 0,
         vignette=float(rng.uniform(0.05, 0.4)) if rng.random() < 0.5 else 0.0,

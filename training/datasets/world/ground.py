@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from training.datasets.world import paint, textures
 from training.datasets.world.canvas import SHIFT, Canvas, fixed
+from training.datasets.world.dice import pick
 from training.datasets.world.road import Junction, Knots
 
 F64 = npt.NDArray[np.float64]
@@ -65,7 +66,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[F64], drawn_lin
     """
     view, look, road = canvas.view, canvas.look, canvas.view.road
     top = view.horizon
-    verge = str(rng.choice(["grass", "dry", "dirt"], p=[0.55, 0.3, 0.15]))
+    verge = pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])
     canvas.image[top:] = np.array(look.materials[verge], np.float64).astype(np.uint8)
     canvas.owner[top:] = 0
     hard = np.zeros(canvas.image.shape[:2], np.uint8)  # paved: takes the asphalt's texture

@@ -120,13 +120,8 @@ def _unhidden(points: F64, owner: U16) -> F64 | None:
 
 
 def _thin(points: F64) -> F64:
-    """Drop points closer than 2 px to the one before, keeping both ends; rows never go down."""
-    keep, last = [0], points[0]
-    for i, point in enumerate(points[1:-1].tolist(), 1):
-        if abs(point[0] - last[0]) + abs(point[1] - last[1]) >= 2:
-            keep.append(i)
-            last = points[i]
-    points = points[[*keep, len(points) - 1]].copy()
+    """Every second point and the last; rows never go down."""
+    points = np.concatenate([points[:-1:2], points[-1:]])
     points[:, 1] = np.minimum.accumulate(points[:, 1])
     return points
 
@@ -218,15 +213,15 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
     height, width = owner.shape
     seen = np.bincount(canvas.owner.reshape(-1), minlength=FIRST_SCENERY_ID)
     here = np.bincount(owner.reshape(-1), minlength=FIRST_SCENERY_ID)
+    windows = _windows(canvas, [number for number, _ in things if number in canvas.extent and here[number] >= 4], (width, height))
     boxes: list[Box] = []
     signs: list[Sign] = []
     instance = np.zeros(FIRST_SCENERY_ID + 16, np.uint16)
     for number, thing in reversed(things):
         share = seen[number] / max(canvas.whole.get(number, 0), 1)
-        if here[number] < 4 or share < MIN_VISIBLE:
+        if number not in windows or share < MIN_VISIBLE:
             continue
-        ys, xs = np.nonzero(owner == number) if here[number] < 0 else _extent(owner, number)
-        x0, y0, x1, y1 = xs[0], ys[0], xs[1], ys[1]
+        x0, y0, x1, y1 = _extent(owner, number, windows[number])
         attributes = {"visible_state": state(share), "track_id": str(thing.track)}
         if thing.art == "sign":
             if max(x1 - x0, y1 - y0) + 1 < MIN_SIGN_PX * width / 448:
@@ -246,11 +241,23 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
     return boxes, signs, instance
 
 
-def _extent(owner: U16, number: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last row and column holding ``number``: ``(y0, y1), (x0, x1)``."""
-    mask = cv2.compare(owner, float(number), cv2.CMP_EQ)
+def _windows(canvas: Canvas, numbers: list[int], size: tuple[int, int]) -> dict[int, tuple[int, int, int, int]]:
+    """Photograph windows ``x0, y0, x1, y1`` that hold the canvas boxes of ``numbers``, with room for distortion."""
+    if not numbers:
+        return {}
+    boxes = np.array([canvas.extent[n] for n in numbers], dtype=np.float64)
+    corners = canvas.view.camera.to_image(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
+    margin = 6 + 0.02 * size[0]
+    low, high = corners.min(1) - margin, corners.max(1) + margin
+    low, high = np.clip(low, 0, size).astype(int), np.clip(high, 0, size).astype(int)
+    return {n: (a[0], a[1], b[0], b[1]) for n, a, b in zip(numbers, low.tolist(), high.tolist(), strict=True)}
+
+
+def _extent(owner: U16, number: int, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """First and last column and row holding ``number``: ``x0, y0, x1, y1``."""
+    mask = cv2.compare(owner[window[1] : window[3], window[0] : window[2]], float(number), cv2.CMP_EQ)
     x, y, w, h = cv2.boundingRect(mask)
-    return (y, y + h - 1), (x, x + w - 1)
+    return window[0] + x, window[1] + y, window[0] + x + w - 1, window[1] + y + h - 1
 
 
 def density(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from training.datasets.world.dice import pick
 from training.datasets.world.road import Band, Junction, Knots, Line, Road, constant
 
 Rng = np.random.Generator
@@ -32,9 +33,9 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
     width = {"highway": 3.65, "rural": 3.3, "urban": 3.2, "residential": 2.9, "unpaved": 2.7}[kind] + float(rng.normal(0, 0.15))
     road.lane_width_m = width
     if kind == "highway":
-        ahead, oncoming = int(rng.choice([2, 3, 4, 5], p=[0.3, 0.35, 0.25, 0.1])), 0
+        ahead, oncoming = pick(rng, [2, 3, 4, 5], [0.3, 0.35, 0.25, 0.1]), 0
     elif kind == "urban":
-        ahead = int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
+        ahead = pick(rng, [1, 2, 3], [0.5, 0.35, 0.15])
         oncoming = 0 if rng.random() < 0.15 else int(np.clip(ahead + rng.integers(-1, 1), 1, 3))
     else:
         ahead, oncoming = 1, 1
@@ -43,7 +44,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
     left, right = shift + oncoming * width, shift - ahead * width
     road.lane_d = [shift - (i + 0.5) * width for i in range(ahead)] + [shift + (i + 0.5) * width for i in range(oncoming)]
     road.lane_dir = [1] * ahead + [-1] * oncoming
-    paint = float(rng.choice([1.0, 0.85, 0.6, 0.4, 0.1], p=[0.42, 0.28, 0.16, 0.1, 0.04]))
+    paint = pick(rng, [1.0, 0.85, 0.6, 0.4, 0.1], [0.42, 0.28, 0.16, 0.1, 0.04])
     if kind == "unpaved" or (kind == "residential" and rng.random() < 0.65):
         paint = 0.0
     line_width = float(rng.uniform(0.1, 0.2))
@@ -56,7 +57,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
         _junction(rng, road, shift, left, right, paint)
     if kind in ("urban", "highway") and paint > 0 and rng.random() < 0.25:
         s0 = float(rng.uniform(8, 40))
-        road.arrows = [(s0 + 0.5 * i, d, str(rng.choice(["ahead", "left", "right"]))) for i, d in enumerate(road.lane_d[:ahead])]
+        road.arrows = [(s0 + 0.5 * i, d, pick(rng, ["ahead", "left", "right"])) for i, d in enumerate(road.lane_d[:ahead])]
 
 
 def _ramp(rng: Rng, road: Road, right: float, width: float, length_m: float) -> Knots:
@@ -88,7 +89,7 @@ def _lines(
         add(_line(rng, "dashed", "white", constant(shift + i * width), pattern, paint, line_width))
     edge_odds = {"highway": 0.97, "rural": 0.75, "urban": 0.35}.get(kind, 0.15)
     if oncoming:
-        style = str(rng.choice(["dashed", "solid", "double"], p=[0.4, 0.22, 0.38]))
+        style = pick(rng, ["dashed", "solid", "double"], [0.4, 0.22, 0.38])
         add(_line(rng, style, yellow if rng.random() < 0.9 else "yellow", constant(shift), pattern, paint, line_width))
         if rng.random() < edge_odds:
             add(_line(rng, "solid", "white", constant(left - 0.1), pattern, paint, line_width))
@@ -109,7 +110,7 @@ def _lines(
 def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) -> None:
     """Shoulders, pavements, verges and, on highways, the other carriageway."""
     kind = road.kind
-    verge = str(rng.choice(["grass", "dry", "dirt"], p=[0.5, 0.3, 0.2]))
+    verge = pick(rng, ["grass", "dry", "dirt"], [0.5, 0.3, 0.2])
 
     def beyond(knots: Knots, distance: float) -> Knots:
         return knots[0], tuple(d + distance for d in knots[1])
@@ -123,7 +124,7 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
             right - outer - (road.lane_width_m if len(right_knots[0]) > 1 else 0),
         )
         if rng.random() < 0.75:
-            gap = float(rng.choice([1.0, 2.5, 9.0, 16.0], p=[0.35, 0.25, 0.25, 0.15]))
+            gap = pick(rng, [1.0, 2.5, 9.0, 16.0], [0.35, 0.25, 0.25, 0.15])
             lanes = int(rng.integers(2, 5))
             near = left + inner + gap
             far = near + 1.0 + lanes * road.lane_width_m
@@ -138,7 +139,7 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
             if gap > 5:
                 road.bands.append(Band(constant(near), constant(left + inner), verge))
     elif kind in ("urban", "residential"):
-        parking = float(rng.choice([0.0, 2.2])) if rng.random() < 0.6 else 0.0
+        parking = pick(rng, [0.0, 2.2]) if rng.random() < 0.6 else 0.0
         walk = float(rng.uniform(1.8, 5.0))
         if parking:
             road.bands += [Band(constant(left + parking), constant(left), "parking")]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from training.datasets.world.dice import pick
+
 Bgr = tuple[float, float, float]
+
 
 
 @dataclass(slots=True)
@@ -44,16 +48,16 @@ class Look:
 
     def shade(self, x: float, y: float = 0.0, lamp: float = 1.0) -> tuple[Bgr, Bgr]:
         """Gain and offset for the colour of a thing at forward ``x``, left ``y`` metres; ``lamp`` > 1 reflects headlights back."""
-        clear = float(np.exp(-max(x, 0.0) / self.visibility_m))
-        lit = self.beam_at(x, y) * lamp
-        gain = tuple((a + lit) * clear for a in self.ambient)
-        return gain, tuple(c * (1 - clear) for c in self.haze)  # type: ignore[return-value]
+        clear = math.exp(-max(x, 0.0) / self.visibility_m)
+        lit = self.beam_at(x, y) * lamp if self.beam > 0 else 0.0
+        a, h, dim = self.ambient, self.haze, 1 - clear
+        return ((a[0] + lit) * clear, (a[1] + lit) * clear, (a[2] + lit) * clear), (h[0] * dim, h[1] * dim, h[2] * dim)
 
     def beam_at(self, x: float, y: float) -> float:
         """Light of the own headlights, relative to daylight."""
         if self.beam <= 0:
             return 0.0
-        return self.beam * float(np.exp(-x / 28.0) * np.exp(-((y / (2.5 + 0.22 * max(x, 0.0))) ** 2)))
+        return self.beam * math.exp(-x / 28.0 - (y / (2.5 + 0.22 * max(x, 0.0))) ** 2)
 
 
 def _mix(a: Bgr, b: Bgr, t: float) -> Bgr:
@@ -62,8 +66,8 @@ def _mix(a: Bgr, b: Bgr, t: float) -> Bgr:
 
 def sample(rng: np.random.Generator, kind: str) -> Look:
     """A random light and weather for a road of this kind."""
-    time = str(rng.choice(["day", "dusk", "night"], p=[0.8, 0.07, 0.13]))
-    weather = str(rng.choice(["clear", "cloudy", "overcast", "rain", "fog", "snow"], p=[0.4, 0.21, 0.2, 0.1, 0.05, 0.04]))
+    time = pick(rng, ["day", "dusk", "night"], [0.8, 0.07, 0.13])
+    weather = pick(rng, ["clear", "cloudy", "overcast", "rain", "fog", "snow"], [0.4, 0.21, 0.2, 0.1, 0.05, 0.04])
     surface = {"rain": "wet", "snow": "snowy"}.get(weather, "wet" if rng.random() < 0.05 else "dry")
     if kind == "unpaved":
         surface = "unpaved"

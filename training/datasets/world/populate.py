@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from training.datasets.world import obstacles, signs, sprites, vehicles
+from training.datasets.world.dice import pick
 from training.datasets.world.look import Look
 from training.datasets.world.road import Road
 from training.datasets.world.things import Thing
 
 Rng = np.random.Generator
 _DENSITY = (0.0, 0.35, 1.0, 2.2)
-_MODEL_ODDS = np.array([0.2, 0.15, 0.09, 0.19, 0.07, 0.07, 0.06, 0.06, 0.05, 0.01, 0.03, 0.02])
+_MODEL_ODDS = (0.2, 0.15, 0.09, 0.19, 0.07, 0.07, 0.06, 0.06, 0.05, 0.01, 0.03, 0.02)
 
 
 def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
@@ -31,7 +32,7 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
 
 
 def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float, night: bool = False) -> Thing:
-    name = vehicles.MODELS[int(rng.choice(len(vehicles.MODELS), p=_MODEL_ODDS))]
+    name = pick(rng, vehicles.MODELS, _MODEL_ODDS)
     mesh = vehicles.mesh(name)
     scale = float(rng.uniform(0.93, 1.06))
     return Thing(
@@ -43,7 +44,7 @@ def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float, night: 
 def traffic(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     """Moving vehicles and two-wheelers in every lane, without overlaps; parked cars are the town's."""
     found: list[Thing] = []
-    density = float(rng.choice(_DENSITY, p=[0.12, 0.33, 0.35, 0.2]))
+    density = pick(rng, _DENSITY, [0.12, 0.33, 0.35, 0.2])
     base = {"highway": 24.0, "rural": 19.0, "urban": 9.0, "residential": 7.0, "unpaved": 8.0}[road.kind]
     if density > 2:
         base *= 0.45
@@ -102,17 +103,17 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
                     float(rng.uniform(4, min(length_m, 90 if length_m < 400 else length_m))),
                     float(rng.uniform(min(inner, outer) + 0.3, max(inner, outer) - 0.2)),
                 )
-                found.append(_person(rng, s, d, float(rng.choice([-1.3, 1.2, 0.0]))))
+                found.append(_person(rng, s, d, pick(rng, [-1.3, 1.2, 0.0])))
             found += _fronts(rng, road, side, outer, length_m)
     for s0, length in road.crossings:
         for _ in range(int(rng.poisson(0.8))):
             d = float(rng.uniform(road.edges[1][1][0] - 1, road.edges[0][1][0] + 1))
-            found.append(_person(rng, s0 + float(rng.uniform(0.3, length)), d, 0.0, float(rng.choice([-1.2, 1.2]))))
+            found.append(_person(rng, s0 + float(rng.uniform(0.3, length)), d, 0.0, pick(rng, [-1.2, 1.2])))
     if rng.random() < 0.08:
-        found.append(_person(rng, float(rng.uniform(9, 40)), float(rng.uniform(-3, 3)), 0.0, float(rng.choice([-1.2, 1.2]))))
+        found.append(_person(rng, float(rng.uniform(9, 40)), float(rng.uniform(-3, 3)), 0.0, pick(rng, [-1.2, 1.2])))
     for junction in road.junctions:
         for _ in range(int(rng.poisson(0.7))):
-            side = float(rng.choice([-1.0, 1.0]))
+            side = pick(rng, [-1.0, 1.0])
             car = _vehicle(rng, junction.s_m + float(rng.uniform(-2, 2)), side * float(rng.uniform(1, 18)), 0.0, side * np.pi / 2)
             if car.size_m[0] < 6:
                 found.append(car)
@@ -133,7 +134,7 @@ def _fronts(rng: Rng, road: Road, side: float, outer: float, length_m: float) ->
     """Houses, garden walls and street trees behind a pavement."""
     found: list[Thing] = []
     close = float(rng.uniform(0.0, 1.5)) if road.kind == "urban" else float(rng.uniform(3, 9))
-    built = float(rng.choice([0.95, 0.6, 0.2], p=[0.5, 0.3, 0.2]))
+    built = pick(rng, [0.95, 0.6, 0.2], [0.5, 0.3, 0.2])
     s = float(rng.uniform(-10, 5))
     while s < min(length_m, 190 if length_m < 400 else length_m):
         width = float(rng.uniform(9, 26))
@@ -165,7 +166,7 @@ def _tree(rng: Rng, s: float, d: float, scale: float = 1.0) -> Thing:
 def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     found: list[Thing] = []
     highway = road.kind == "highway"
-    density = float(rng.choice([2, 9, 22, 34], p=[0.2, 0.35, 0.3, 0.15])) * length_m / 260
+    density = pick(rng, [2, 9, 22, 34], [0.2, 0.35, 0.3, 0.15]) * length_m / 260
     for side, edge in ((1.0, road.outer_left_d), (-1.0, road.outer_right_d)):
         other = side > 0 and road.other is not None
         base = (road.other[0][1][0] + 3.0) if other and road.other else edge  # type: ignore[index]
@@ -176,12 +177,8 @@ def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
             s = float(rng.uniform(25, length_m))
             found.append(Thing("building", s, base + side * float(rng.uniform(14, 40)), (float(rng.uniform(8, 30)), 10.0,
                                float(rng.uniform(3.5, 9))), index=int(rng.integers(32))))  # fmt: skip
-        style = str(
-            rng.choice(
-                ["none", "wall", "rail", "fence", "hedge"],
-                p=[0.35, 0.2, 0.25, 0.14, 0.06] if not other else [0.12, 0.6, 0.28, 0, 0],
-            )
-        )
+        odds = [0.12, 0.6, 0.28, 0.0, 0.0] if other else [0.35, 0.2, 0.25, 0.14, 0.06]
+        style = pick(rng, ["none", "wall", "rail", "fence", "hedge"], odds)
         if style != "none":
             height = {"wall": float(rng.uniform(0.8, 1.1)), "rail": 0.75, "fence": float(rng.uniform(1.1, 2.2)), "hedge": 1.4}[
                 style
@@ -203,7 +200,7 @@ def _row(style: str, road: Road, d: float, height: float, color: tuple[float, ..
     """Pieces of a barrier, longer far away, so that each has one depth."""
     found, s = [], -6.0
     while s < length_m:
-        length = float(np.clip(s * 0.12, 4.0, 14.0)) if length_m < 400 else 6.0
+        length = min(max(s * 0.2, 5.0), 28.0) if length_m < 400 else 8.0
         if not _in_junction(road, s + length / 2, length / 2 + 2):
             found.append(Thing(style, s, d, (length, 0.2, height), color=color))  # type: ignore[arg-type]
         s += length
@@ -213,12 +210,12 @@ def _row(style: str, road: Road, d: float, height: float, color: tuple[float, ..
 def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     found: list[Thing] = []
     names = list(signs.FACES)
-    odds = np.array([signs.ODDS[name] for name in names], dtype=np.float64)
+    odds = [float(signs.ODDS[name]) for name in names]
     for i, (name, _) in enumerate(names):
         if name == "traffic_light" or (name in ("stop", "yield", "crosswalk") and road.kind == "highway"):
             odds[i] = 0
     for _ in range(int(rng.poisson(1.7 * max(length_m / 260, 1)))):
-        name, color = names[int(rng.choice(len(names), p=odds / odds.sum()))]
+        name, color = pick(rng, names, odds)
         side = -road.side if rng.random() < 0.85 else road.side
         edge = road.outer_right_d if side < 0 else road.outer_left_d
         s = float(rng.uniform(7, min(75.0, length_m))) if length_m < 400 else float(rng.uniform(7, length_m))
@@ -240,7 +237,7 @@ def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
         )
     for junction in road.junctions:
         if road.kind == "urban" and rng.random() < 0.6:
-            lamp = str(rng.choice(["red", "green", "yellow"], p=[0.45, 0.42, 0.13]))
+            lamp = pick(rng, ["red", "green", "yellow"], [0.45, 0.42, 0.13])
             s = junction.span[0] - 3.0
             for d, base in ((road.outer_right_d - 0.6, 2.3), (road.outer_left_d + 0.6, 2.3)):
                 found.append(_sign(rng, "traffic_light", lamp, s, d, base, 1.0))
@@ -285,7 +282,7 @@ def _obstacles(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     found: list[Thing] = []
     right, left = min(road.edges[1][1]), road.edges[0][1][0]
     s = float(rng.uniform(12, 60))
-    kind = str(rng.choice(["cone", "barrier", "debris", "fallen_tree", "works"], p=[0.3, 0.2, 0.16, 0.12, 0.22]))
+    kind = pick(rng, ["cone", "barrier", "debris", "fallen_tree", "works"], [0.3, 0.2, 0.16, 0.12, 0.22])
 
     def put(name: str, at_s: float, at_d: float, scale: float = 1.0) -> None:
         width, height = obstacles.SIZE_M[name]

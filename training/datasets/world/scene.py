@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -19,13 +20,15 @@ from training.datasets.world import (
     populate,
     road,
     scenery,
+    shadows,
     signs,
     sprites,
     vehicles,
 )
 from training.datasets.world.camera import CAMERA_FORWARD_M, Camera, Rig
 from training.datasets.world.canvas import BRIDGE, BUILDING, HOOD, POLE, VEGETATION, WALL, Canvas
-from training.datasets.world.things import Thing
+from training.datasets.world.dice import pick
+from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import REACH_M, View
 from training.samples import Sample
 
@@ -65,7 +68,7 @@ def create(seed: int, length_m: float = 260.0) -> World:
     """The world of ``seed`` with ``length_m`` of road ahead."""
     rng = np.random.Generator(np.random.PCG64([seed, int(length_m)]))
     rig = Rig.sample(rng)
-    kind = str(rng.choice(["highway", "rural", "urban", "residential", "unpaved"], p=[0.42, 0.17, 0.28, 0.1, 0.03]))
+    kind = pick(rng, ["highway", "rural", "urban", "residential", "unpaved"], [0.42, 0.17, 0.28, 0.1, 0.03])
     way = road.shape(rng, kind, length_m + REACH_M)
     layout.build(rng, way, length_m)
     if rng.random() < 0.22:
@@ -103,12 +106,12 @@ def picture(
     scenery.backdrop(canvas, world.layers)
     placed = _place(world, view, time_s)
     drawn: list[paint.DrawnLine] = []
-    ground.draw(canvas, rng, _shadows(canvas, placed), drawn)
+    ground.draw(canvas, rng, shadows.outlines(canvas, placed), drawn)
     if world.look.surface == "wet":
         effects.wet(canvas)
     labelled = []
-    for number, (x, y, bearing, thing) in enumerate(placed, 1):
-        _draw(canvas, thing, x, y, bearing, number)
+    for number, (thing, spot, end) in enumerate(placed, 1):
+        _draw(canvas, thing, spot, end, number)
         if thing.label:
             labelled.append((number, thing))
     effects.glow(canvas)
@@ -145,149 +148,80 @@ def _meta(world: World, camera: Camera, view: View, s_m: float, d_m: float, dyaw
     }  # fmt: skip
 
 
-def _place(world: World, view: View, time_s: float) -> list[tuple[float, float, float, Thing]]:
-    """Things in view as ``(x, y, heading in the level frame, thing)``, far to near."""
-    if not world.things:
+_ALONG = ("wall", "rail", "fence", "hedge")
+
+
+def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, Spot | None]]:
+    """Things that may be seen, far to near, with where they stand; for pieces of a barrier also where they end."""
+    things = world.things
+    if not things:
         return []
-    sd = np.array([thing.at(time_s) for thing in world.things])
-    low, high = view.s_range
+    sd = np.array([thing.at(time_s) for thing in things])
+    size = np.array([thing.size_m for thing in things])
+    along = np.array([thing.art in _ALONG for thing in things])
     x, y, bearing = view.place(sd[:, 0], sd[:, 1])
-    size = np.array([max(t.size_m[0], abs(t.size_m[1])) for t in world.things])
-    half = view.camera.canvas_wh[0] / view.f
-    shown = (sd[:, 0] > low) & (sd[:, 0] < high) & (x + size > 1.5) & (x < 250) & (np.abs(y) < half * np.maximum(x, 1) + size + 2)
-    depth = x - np.array([t.size_m[0] / 2 if t.art in ("wall", "rail", "fence", "hedge") else 0.0 for t in world.things])
+    end_x, end_y, _ = view.place(sd[:, 0] + size[:, 0] * along, sd[:, 1])
+    reach = np.max(np.abs(size[:, :2]), axis=1)
+    low, high = view.s_range
+    half = view.camera.canvas_wh[0] / view.f * 0.62
+    tall = np.array([5.2 if thing.art == "bridge" else thing.size_m[2] for thing in things]) * view.f / np.maximum(x, 1)
+    shown = (sd[:, 0] > low) & (sd[:, 0] < high) & (np.where(along, end_x, x + reach) > 1.5) & (tall > 3)
+    shown &= np.abs(y) < half * np.maximum(np.maximum(x, end_x), 1) + reach + 2
     index = np.flatnonzero(shown)
-    index = index[np.argsort(-depth[index], kind="stable")]
-    return [(float(x[i]), float(y[i]), float(bearing[i]), world.things[i]) for i in index.tolist()]
+    index = index[np.argsort(-x[index], kind="stable")]
+    z, end_z = view.ground_z(x[index]), view.ground_z(end_x[index])
+    clip, end_clip = view.clip_row(np.maximum(x[index] - reach[index] / 2 * ~along[index], 1.3)), view.clip_row(end_x[index])
+    columns = (x[index], y[index], z, bearing[index], clip)
+    spots = [Spot(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+    ends = [Spot(*row) for row in zip(*(c.tolist() for c in (end_x[index], end_y[index], end_z, bearing[index], end_clip)), strict=True)]
+    return [(things[i], spot, end if along[i] else None) for i, spot, end in zip(index.tolist(), spots, ends, strict=True)]
 
 
-def _shadows(canvas: Canvas, placed: list[tuple[float, float, float, Thing]]) -> list[np.ndarray]:
-    """Ground outlines of cast shadows; without sun, the dark patch under each vehicle."""
-    view, look_ = canvas.view, canvas.look
-    azimuth = look_.sun[0] - view.heading
-    stretch = min(1 / np.tan(look_.sun[1]), 3.0) if look_.shadow else 0.0
-    away = -np.array([np.cos(azimuth), np.sin(azimuth)]) * stretch
-    outlines = []
-    for x, y, bearing, thing in placed:
-        if thing.art in ("vehicle", "rider", "person"):
-            if x > 90:
-                continue
-            length, width, height = thing.size_m
-            angle = bearing + thing.heading
-            along, side = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-            base = np.array([(x, y) + a * along * length * 0.49 + b * side * width * 0.52 for a in (-1, 1) for b in (-1, 1)])
-            points = np.concatenate([base, base * 1.0 + away * height * 0.8]) if stretch else base
-        elif stretch and thing.art in ("tree", "lamp", "mast") and x < 110:
-            if thing.art == "tree":
-                t = np.linspace(0, 2 * np.pi, 14)[:-1]
-                wobble = 1 + 0.25 * np.sin(5 * t + thing.index) + 0.15 * np.sin(9 * t)
-                radius = thing.size_m[1] * 0.42
-                crown = np.array((x, y)) + away * thing.size_m[2] * 0.62
-                points = crown + np.column_stack([np.cos(t), np.sin(t)]) * (radius * wobble)[:, None] * (1 + 0.2 * stretch)
-            else:
-                tip = np.array((x, y)) + away * thing.size_m[2]
-                across = np.array([-away[1], away[0]]) / max(np.hypot(*away), 1e-6) * 0.08
-                points = np.array([np.array((x, y)) + across, tip + across, tip - across, np.array((x, y)) - across])
-        elif stretch and thing.art == "building" and x < 120:
-            length, depth, height = thing.size_m
-            along, out = (
-                np.array([np.cos(bearing), np.sin(bearing)]),
-                np.array([-np.sin(bearing), np.cos(bearing)]) * np.sign(thing.d),
-            )
-            base = np.array([(x, y) + a * along * length / 2 + b * out * depth for a in (-1, 1) for b in (0, 1)])
-            points = np.concatenate([base, base + away * height])
-        elif thing.art == "bridge":
-            depth = thing.size_m[0]
-            points = np.array([(x, -60.0), (x + depth, -60.0), (x + depth, 60.0), (x, 60.0)]) + (away * 5.0 if stretch else 0.0)
-        else:
-            continue
-        if points[:, 0].max() < 1.3:
-            continue
-        clamped = np.column_stack([np.maximum(points[:, 0], 1.3), points[:, 1]])
-        uv = view.project(np.column_stack([clamped, view.ground_z(clamped[:, 0])]))
-        uv[:, 1] = np.minimum(uv[:, 1], view.clip_row(clamped[:, 0]) + 0.5)
-        uv[:, 1] = np.maximum(uv[:, 1], view.horizon)
-        if thing.art not in ("tree",):
-            uv = cv2.convexHull(uv.astype(np.float32)).reshape(-1, 2).astype(np.float64)
-        outlines.append(uv)
-    return outlines
-
-
-def _draw(canvas: Canvas, thing: Thing, x: float, y: float, bearing: float, number: int) -> None:
+def _draw(canvas: Canvas, thing: Thing, spot: Spot, end: Spot | None, number: int) -> None:
     """Draw one thing; labelled things own their pixels under ``number``."""
-    view = canvas.view
     art = thing.art
     if art == "vehicle":
-        rng = np.random.Generator(np.random.PCG64(thing.seed))
         lit = canvas.look.time != "day" or canvas.look.weather in ("rain", "fog")
-        colors = vehicles.paints(rng, thing.braking, lit or thing.seed % 3 == 0)
-        vehicles.draw(
-            canvas,
-            vehicles.mesh(thing.model),
-            (x, y),
-            bearing + thing.heading,
-            thing.scale,
-            colors,
-            number,
-            lit and thing.speed != 0,
-        )
+        vehicles.draw(canvas, thing, spot, number, lit and thing.speed != 0)
+    elif art == "building":
+        scenery.building(canvas, thing, spot)
+    elif end is not None:
+        scenery.wall(canvas, thing, spot, end)
+    elif spot.x < 1.5:
         return
-    if art == "building":
-        scenery.building(canvas, thing, x, y, bearing)
-        return
-    if art in ("wall", "rail", "fence", "hedge"):
-        scenery.wall(canvas, thing)
-        return
-    if x < 1.5:
-        return
-    if art in ("lamp", "mast"):
-        scenery.pole(
-            canvas, x, y, thing.size_m[2], 0.16 if art == "lamp" else 0.28, thing.color, thing.size_m[1] if art == "lamp" else 0.0
-        )
-        return
-    if art == "bridge":
-        scenery.bridge(canvas, thing, x)
-        return
-    if art == "gantry":
-        _gantry(canvas, thing, x, y)
-        return
-    _sprite(canvas, thing, x, y, number)
+    elif art in ("lamp", "mast"):
+        arm = thing.size_m[1] if art == "lamp" else 0.0
+        scenery.pole(canvas, spot, spot.y, thing.size_m[2], 0.16 if art == "lamp" else 0.28, thing.color, arm)
+    elif art == "bridge":
+        scenery.bridge(canvas, thing, spot)
+    elif art == "gantry":
+        scenery.gantry(canvas, thing, spot)
+    else:
+        _sprite(canvas, thing, spot, number)
 
 
-def _gantry(canvas: Canvas, thing: Thing, x: float, y: float) -> None:
+_STEEL, _DARK_STEEL = (125.0, 128.0, 130.0), (80.0, 82.0, 82.0)
+
+
+def _sprite(canvas: Canvas, thing: Thing, spot: Spot, number: int) -> None:
     view = canvas.view
-    width, height = thing.size_m[1], thing.size_m[2]
-    for sign in (-1, 1):
-        scenery.pole(canvas, x, y + sign * width / 2, height + 0.8, 0.4, thing.color)
-    z = float(view.ground_z(x)) + height
-    for up in (0.0, 0.8):
-        ends = view.project(np.array([(x, y - width / 2, z + up), (x, y + width / 2, z + up)]))
-        canvas.line(ends[0], ends[1], 0.22 * view.f / x, scenery.lit(canvas, thing.color, x, y), POLE)
-
-
-def _sprite(canvas: Canvas, thing: Thing, x: float, y: float, number: int) -> None:
-    view = canvas.view
-    scale = view.f / x
+    scale = view.f / spot.x
     width, height = thing.size_m[1] * scale, thing.size_m[2] * scale
-    if height < 1.5 or height > 6 * canvas.image.shape[0]:
+    if height > 6 * canvas.image.shape[0]:
         return
-    base = view.project(np.array([(x, y, float(view.ground_z(x)) + thing.base_m)]))[0]
-    clip = float(view.clip_row(x))
+    u, v = view.uv(spot.x, spot.y, spot.z + thing.base_m)
     lamp, owner = 1.0, number
     if thing.art == "sign":
         mips = signs.face(thing.label, thing.color_name, thing.index)
         lamp = 3.0
-        width *= abs(np.cos(thing.heading))
-        back = 0.35 if thing.base_m < 4 else 0.0
-        if back:
-            scenery.pole(
-                canvas, x + 0.05, y, thing.base_m + 0.9 * thing.size_m[2], 0.08 if thing.size_m[1] < 2 else 0.2, (125, 128, 130)
-            )
+        width *= abs(math.cos(thing.heading))
+        if thing.base_m < 4:
+            scenery.pole(canvas, spot, spot.y, thing.base_m + 0.9 * thing.size_m[2], 0.08 if thing.size_m[1] < 2 else 0.2, _STEEL)
         elif thing.label == "traffic_light":
-            scenery.pole(canvas, x + 0.05, view.road.outer_right_d - 1.0, 6.0, 0.22, (80, 82, 82))
-            z = float(view.ground_z(x)) + 5.7
-            ends = view.project(np.array([(x + 0.05, view.road.outer_right_d - 1.0, z), (x + 0.05, y, z)]))
-            canvas.line(ends[0], ends[1], 0.14 * scale, scenery.lit(canvas, (80, 82, 82), x, y), POLE)
+            post = spot.y - thing.d + view.road.outer_right_d - 1.0
+            scenery.pole(canvas, spot, post, 6.0, 0.22, _DARK_STEEL)
+            shade = scenery.lit(canvas, _DARK_STEEL, spot.x, spot.y)
+            canvas.line(view.uv(spot.x, post, spot.z + 5.7), view.uv(spot.x, spot.y, spot.z + 5.7), 0.14 * scale, shade, POLE)
     elif thing.art == "person":
         mips = sprites.person(thing.index)
     elif thing.art == "rider":
@@ -296,12 +230,12 @@ def _sprite(canvas: Canvas, thing: Thing, x: float, y: float, number: int) -> No
         mips, lamp = obstacles.obstacle(thing.model, thing.index), 1.6
     else:
         mips, owner = (sprites.tree if thing.art == "tree" else sprites.bush)(thing.index), VEGETATION
-    gain, offset = canvas.look.shade(x, y, lamp)
+    gain, offset = canvas.look.shade(spot.x, spot.y, lamp)
     if thing.label == "traffic_light" and canvas.look.time != "day":
-        gain = tuple(max(g, 0.75) for g in gain)  # type: ignore[assignment]
-        canvas.glow.append((base[0], base[1] - height * {"red": 0.82, "yellow": 0.5, "green": 0.18}[thing.color_name], max(0.13 * scale, 0.8),
-                            signs.LAMPS[thing.color_name]))  # fmt: skip
-    canvas.sprite(mips, base[0], base[1], width, height, clip, gain, offset, owner, thing.flip, hard=owner == VEGETATION)
+        gain = (max(gain[0], 0.75), max(gain[1], 0.75), max(gain[2], 0.75))
+        lit_v = v - height * {"red": 0.82, "yellow": 0.5, "green": 0.18}[thing.color_name]
+        canvas.glow.append((u, lit_v, max(0.13 * scale, 0.8), signs.LAMPS[thing.color_name]))
+    canvas.sprite(mips, u, v, width, height, spot.clip, gain, offset, owner, thing.flip, hard=owner == VEGETATION)
 
 
 def _semantic(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from training.datasets.world import textures
 from training.datasets.world.canvas import BRIDGE, BUILDING, POLE, VEGETATION, WALL, Canvas, fixed
 from training.datasets.world.look import Bgr
-from training.datasets.world.things import Thing
+from training.datasets.world.things import Spot, Thing
 
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
@@ -19,8 +20,8 @@ F64 = npt.NDArray[np.float64]
 
 def lit(canvas: Canvas, color: Bgr, x: float, y: float, shade: float = 1.0, lamp: float = 1.0) -> Bgr:
     """Colour of a surface at level-frame ``x, y`` after light and haze."""
-    gain, offset = canvas.look.shade(x, y, lamp)
-    return tuple(min(c * g * shade + o, 255.0) for c, g, o in zip(color, gain, offset, strict=True))  # type: ignore[return-value]
+    g, o = canvas.look.shade(x, y, lamp)
+    return color[0] * g[0] * shade + o[0], color[1] * g[1] * shade + o[1], color[2] * g[2] * shade + o[2]
 
 
 def sky(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -32,13 +33,13 @@ def sky(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.image[:height] = np.clip(column, 0, 255).astype(np.uint8)[:, None]
     shift = rng.integers(0, 256, 2)
     if look.cloud > 0.03:
-        stretch = cv2.resize(textures.clouds()[shift[0] : shift[0] + 200, shift[1] : shift[1] + 256], (width, height))
-        cover = np.clip((stretch.astype(np.float32) - 255 * (1 - look.cloud) + 40) / 110, 0, 1) * (
-            0.9 - 0.4 * t.astype(np.float32)
-        )
-        white = (np.array((244, 242, 240)) * np.array(look.ambient)).astype(np.float32)
+        part = cv2.resize(textures.clouds()[shift[0] : shift[0] + 200, shift[1] : shift[1] + 256], (width // 4, height // 4 + 1))
+        fade = 0.9 - 0.4 * cv2.resize(t.astype(np.float32), (1, part.shape[0]))
+        cover = np.clip((part.astype(np.float32) - 255 * (1 - look.cloud) + 40) / 110, 0, 1) * fade
+        thick = cv2.cvtColor(cv2.resize((cover * 255).astype(np.uint8), (width, height)), cv2.COLOR_GRAY2BGR)
         area = canvas.image[:height]
-        area[:] = (area + (white - area) * cover[..., None]).astype(np.uint8)
+        white = cv2.multiply(thick, (*(c * a / 255 for c, a in zip((244, 242, 240), look.ambient, strict=True)), 0.0))
+        cv2.add(cv2.multiply(area, cv2.bitwise_not(thick), scale=1 / 255), white, dst=area)
 
 
 def backdrop(canvas: Canvas, layers: list[tuple[str, float, float, int]]) -> None:
@@ -110,120 +111,139 @@ def facade(index: int) -> U8:
     return np.clip(picture * rough * down, 0, 255).astype(np.uint8)
 
 
-def building(canvas: Canvas, thing: Thing, x: float, y: float, bearing: float) -> None:
+@lru_cache(maxsize=160)
+def _front(index: int, wide: int, high: int, halvings: int) -> U8:
+    """A facade repeated ``wide`` by ``high`` times and halved."""
+    texture = np.tile(facade(index), (high, wide, 1))
+    for _ in range(halvings):
+        texture = cv2.resize(texture, (max(texture.shape[1] // 2, 2), max(texture.shape[0] // 2, 2)), interpolation=cv2.INTER_AREA)
+    return texture
+
+
+def building(canvas: Canvas, thing: Thing, spot: Spot) -> None:
     """A block beside the road: the wall along the road and the gable that faces the camera."""
     view = canvas.view
     length, depth, height = thing.size_m
     side = 1.0 if thing.d > 0 else -1.0
-    cos, sin = np.cos(bearing), np.sin(bearing)
+    cos, sin = math.cos(spot.bearing), math.sin(spot.bearing)
 
     def corner(along: float, out: float) -> tuple[float, float]:
-        return x + cos * along - sin * out * side, y + sin * along + cos * out * side
+        return spot.x + cos * along - sin * out * side, spot.y + sin * along + cos * out * side
 
-    ground = float(view.ground_z(max(x, 1.0)))
     near, far, back = corner(-length / 2, 0), corner(length / 2, 0), corner(-length / 2, depth)
     light = 0.62 + 0.35 * (thing.index % 5) / 4
+    width_px, height_px = canvas.image.shape[1], canvas.image.shape[0]
     for a, b, shade, span in ((near, back, 0.8, depth), (far, near, 1.0, length)):
-        a, b = (max(a[0], 1.0), a[1]), (max(b[0], 1.0), b[1])
-        quad = view.project(np.array([(*a, ground + height), (*b, ground + height), (*b, ground - 0.5), (*a, ground - 0.5)]))
-        quad[2:, 1] = np.minimum(quad[2:, 1], view.clip_row(np.array([b[0], a[0]])) + 1)
-        low = np.clip(np.floor(quad.min(0)).astype(int), 0, None)
-        high = np.minimum(np.ceil(quad.max(0)).astype(int) + 1, (canvas.image.shape[1], canvas.image.shape[0]))
-        if (high <= low).any() or abs(quad[0, 0] - quad[1, 0]) < 1:
+        if a[0] < 1.0 and b[0] < 1.0:
             continue
-        texture = facade(thing.index)
-        repeat = (max(1, round(span / 12)), max(1, round(height / 15)))
-        source = np.array([(0, 0), (128 * repeat[0], 0), (128 * repeat[0], 160 * repeat[1]), (0, 160 * repeat[1])], np.float32)
-        if max(repeat) > 1:
-            texture = np.tile(texture, (repeat[1], repeat[0], 1))
-        size = tuple((high - low).tolist())
-        shrink = np.clip(min(size[0] / (128 * repeat[0]), size[1] / (160 * repeat[1])) * 1.5, 0.1, 1)
-        if shrink < 0.7:
-            texture = cv2.resize(texture, None, fx=float(shrink), fy=float(shrink), interpolation=cv2.INTER_AREA)
-            source *= np.array(texture.shape[1::-1], np.float32) / (128 * repeat[0], 160 * repeat[1])
-        warp = cv2.getPerspectiveTransform(source.astype(np.float32), (quad - low).astype(np.float32))
-        patch = cv2.warpPerspective(texture, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        gain, offset = canvas.look.shade((a[0] + b[0]) / 2, y)
-        cv2.multiply(patch, (*(g * shade * light for g in gain), 0.0), dst=patch)
-        cv2.add(patch, (*offset, 0.0), dst=patch)
-        mask = np.zeros(patch.shape[:2], np.uint8)
-        cv2.fillConvexPoly(mask, fixed(quad - low), 255, cv2.LINE_8, 4)
-        area = (slice(low[1], high[1]), slice(low[0], high[0]))
-        cv2.copyTo(patch, mask, canvas.image[area])
-        canvas.owner[area][mask > 0] = BUILDING
+        share = 1.0
+        if min(a[0], b[0]) < 1.0:  # keep what lies in front of the camera
+            share = (max(a[0], b[0]) - 1.0) / abs(a[0] - b[0])
+            if a[0] < b[0]:
+                a = (1.0, b[1] + (a[1] - b[1]) * share)
+            else:
+                b = (1.0, a[1] + (b[1] - a[1]) * share)
+        quad = [view.uv(*a, spot.z + height), view.uv(*b, spot.z + height), view.uv(*b, spot.z - 0.5), view.uv(*a, spot.z - 0.5)]
+        quad[2:] = [(u, min(v, spot.clip + 1)) for u, v in quad[2:]]
+        us, vs = [p[0] for p in quad], [p[1] for p in quad]
+        x0, x1 = max(math.floor(min(us)), 0), min(math.ceil(max(us)) + 1, width_px)
+        y0, y1 = max(math.floor(min(vs)), 0), min(math.ceil(max(vs)) + 1, height_px)
+        if x1 <= x0 or y1 <= y0 or abs(us[0] - us[1]) < 1:
+            continue
+        wide, high = max(1, min(round(span * share / 12), 3)), max(1, min(round(height / 15), 2))
+        ratio = min(128 * wide / max(max(us) - min(us), 1.0), 160 * high / max(max(vs) - min(vs), 1.0))
+        texture = _front(thing.index, wide, high, max(0, min(int(math.log2(max(ratio, 1.0)) + 0.4), 4)))
+        g, o = canvas.look.shade((a[0] + b[0]) / 2, spot.y)
+        k = shade * light
+        texture = cv2.transform(texture, np.array([(g[0] * k, 0, 0, o[0]), (0, g[1] * k, 0, o[1]), (0, 0, g[2] * k, o[2])]))
+        w, h = texture.shape[1], texture.shape[0]
+        source = np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32)
+        local = np.array([(u - x0, v - y0) for u, v in quad], np.float32)
+        warp = cv2.getPerspectiveTransform(source, local)
+        cv2.warpPerspective(
+            texture, warp, (x1 - x0, y1 - y0), dst=canvas.image[y0:y1, x0:x1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT
+        )
+        cv2.fillConvexPoly(canvas.owner[y0:y1, x0:x1], fixed(local), BUILDING, cv2.LINE_8, 4)
 
 
-def wall(canvas: Canvas, thing: Thing) -> None:
-    """One piece of a barrier, guard rail, fence or hedge along the road."""
+def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
+    """One piece of a barrier, guard rail, fence or hedge along the road, from ``spot`` to ``end``."""
     view = canvas.view
-    length, _, height = thing.size_m
-    s = np.array([thing.s, thing.s + length])
-    x, y, _ = view.place(np.clip(s, *view.s_range), np.full(2, thing.d))
-    if x[1] < 1.0 or x[1] <= x[0]:
+    height = thing.size_m[2]
+    x0, y0, x1, y1 = spot.x, spot.y, end.x, end.y
+    if x1 < 1.0 or x1 <= x0:
         return
-    if x[0] < 1.0:
-        t = (1.0 - x[0]) / (x[1] - x[0])
-        x[0], y[0] = 1.0, y[0] + t * (y[1] - y[0])
-    z = view.ground_z(x)
+    if x0 < 1.0:
+        x0, y0 = 1.0, y0 + (1.0 - x0) / (x1 - x0) * (y1 - y0)
+    row0, row1 = spot.clip + 0.5, end.clip + 0.5
 
-    def quad(low: float, high: float) -> F64:
-        points = [(x[0], y[0], z[0] + low), (x[1], y[1], z[1] + low), (x[1], y[1], z[1] + high), (x[0], y[0], z[0] + high)]
-        uv = view.project(np.array(points))
-        uv[:, 1] = np.minimum(uv[:, 1], view.clip_row(x[[0, 1, 1, 0]]) + 0.5)
-        return uv
+    def quad(low: float, high: float) -> list[tuple[float, float]]:
+        a, b, c, d = view.uv(x0, y0, spot.z + low), view.uv(x1, y1, end.z + low), view.uv(x1, y1, end.z + high), view.uv(x0, y0, spot.z + high)
+        return [(a[0], min(a[1], row0)), (b[0], min(b[1], row1)), (c[0], min(c[1], row1)), (d[0], min(d[1], row0))]
 
-    middle = float(x.mean())
-    base = thing.color
+    middle = (x0 + x1) / 2
+    scale = view.f / middle
     if thing.art == "rail":
-        for along in (0.1, 0.9):
-            foot = view.project(
-                np.array([(x[0] + along * (x[1] - x[0]), y[0] + along * (y[1] - y[0]), z[0] + h) for h in (0.0, 0.7)])
-            )
-            canvas.line(foot[0], foot[1], 0.1 * view.f / middle, lit(canvas, (105, 108, 110), middle, float(y[0])), WALL)
-        canvas.polygon(quad(0.42, 0.75), lit(canvas, base, middle, float(y[0])), WALL)
-        canvas.polygon(quad(0.55, 0.6), lit(canvas, base, middle, float(y[0]), 0.65))
+        if middle < 60:
+            shade = lit(canvas, (105, 108, 110), middle, y0)
+            for along in (0.1, 0.9):
+                x, y, z = x0 + along * (x1 - x0), y0 + along * (y1 - y0), spot.z + along * (end.z - spot.z)
+                canvas.line(view.uv(x, y, z), view.uv(x, y, z + 0.7), 0.1 * view.f / x, shade, WALL)
+        canvas.polygon(quad(0.42, 0.75), lit(canvas, thing.color, middle, y0), WALL)
+        if middle < 60:
+            canvas.polygon(quad(0.55, 0.6), lit(canvas, thing.color, middle, y0, 0.65))
     elif thing.art == "fence":
-        color = lit(canvas, base, middle, float(y[0]))
-        top = quad(0.0, height)
-        canvas.line(top[3], top[2], 0.05 * view.f / middle, color, WALL)
-        canvas.line((top[0] + top[3]) / 2, (top[1] + top[2]) / 2, 0.04 * view.f / middle, color)
-        canvas.line(top[0], top[3], 0.07 * view.f / max(float(x[0]), 2.0), color, WALL)
+        color = lit(canvas, thing.color, middle, y0)
+        foot0, foot1, top1, top0 = quad(0.0, height)
+        canvas.line(top0, top1, 0.05 * scale, color, WALL)
+        canvas.line(((foot0[0] + top0[0]) / 2, (foot0[1] + top0[1]) / 2), ((foot1[0] + top1[0]) / 2, (foot1[1] + top1[1]) / 2), 0.04 * scale, color)
+        canvas.line(foot0, top0, 0.07 * view.f / max(x0, 2.0), color, WALL)
     else:
-        canvas.polygon(quad(0.0, height), lit(canvas, base, middle, float(y[0])), VEGETATION if thing.art == "hedge" else WALL)
-        canvas.polygon(quad(height * 0.88, height), lit(canvas, base, middle, float(y[0]), 1.15))
-        canvas.polygon(quad(0.0, height * 0.3), lit(canvas, base, middle, float(y[0]), 0.85))
+        canvas.polygon(quad(0.0, height), lit(canvas, thing.color, middle, y0), VEGETATION if thing.art == "hedge" else WALL)
+        if middle < 90:
+            canvas.polygon(quad(height * 0.88, height), lit(canvas, thing.color, middle, y0, 1.15))
+            canvas.polygon(quad(0.0, height * 0.3), lit(canvas, thing.color, middle, y0, 0.85))
 
 
-def pole(canvas: Canvas, x: float, y: float, height: float, width: float, color: Bgr, arm: float = 0.0) -> None:
-    """A mast, with a lamp arm of ``arm`` metres to the left (negative: right)."""
+def pole(canvas: Canvas, spot: Spot, y: float, height: float, width: float, color: Bgr, arm: float = 0.0) -> None:
+    """A mast at ``y``, with a lamp arm of ``arm`` metres to the left (negative: right)."""
     view = canvas.view
-    ground = float(view.ground_z(x))
-    foot, top, tip = view.project(np.array([(x, y, ground), (x, y, ground + height), (x, y + arm, ground + height + 0.3)]))
-    foot[1] = min(foot[1], float(view.clip_row(x)) + 0.5)
+    foot, top = view.uv(spot.x, y, spot.z), view.uv(spot.x, y, spot.z + height)
+    foot = (foot[0], min(foot[1], spot.clip + 0.5))
     if top[1] >= foot[1]:
         return
-    shade = lit(canvas, color, x, y)
-    canvas.line(foot, top, width * view.f / x, shade, POLE)
+    shade = lit(canvas, color, spot.x, y)
+    scale = view.f / spot.x
+    canvas.line(foot, top, width * scale, shade, POLE)
     if arm:
-        canvas.line(top, tip, 0.7 * width * view.f / x, shade, POLE)
+        tip = view.uv(spot.x, y + arm, spot.z + height + 0.3)
+        canvas.line(top, tip, 0.7 * width * scale, shade, POLE)
         if canvas.look.time != "day":
-            canvas.glow.append((tip[0], tip[1], max(0.25 * view.f / x, 1.0), (120, 200, 255)))
+            canvas.glow.append((tip[0], tip[1], max(0.25 * scale, 1.0), (120, 200, 255)))
 
 
-def bridge(canvas: Canvas, thing: Thing, x: float) -> None:
-    """An overpass: deck from side to side with its piers."""
+def gantry(canvas: Canvas, thing: Thing, spot: Spot) -> None:
+    """Two masts and a double beam over the carriageway."""
     view = canvas.view
+    width, height = thing.size_m[1], thing.size_m[2]
+    for sign in (-1, 1):
+        pole(canvas, spot, spot.y + sign * width / 2, height + 0.8, 0.4, thing.color)
+    for up in (0.0, 0.8):
+        z = spot.z + height + up
+        ends = view.uv(spot.x, spot.y - width / 2, z), view.uv(spot.x, spot.y + width / 2, z)
+        canvas.line(*ends, 0.22 * view.f / spot.x, lit(canvas, thing.color, spot.x, spot.y), POLE)
+
+
+def bridge(canvas: Canvas, thing: Thing, spot: Spot) -> None:
+    """An overpass: deck from side to side with its piers."""
+    view, x = canvas.view, spot.x
     depth, _, height = thing.size_m
-    z = float(view.ground_z(x)) + 5.2
-    for distance, low, high, shade in ((x + depth, z, z + 0.3, 0.22), (x, z, z + height, 0.8)):
-        quad = view.project(np.array([(distance, 80, low), (distance, -80, low), (distance, -80, high), (distance, 80, high)]))
-        canvas.polygon(quad, lit(canvas, thing.color, distance, 0, shade), BRIDGE)
-        if distance > x:
-            under = view.project(np.array([(x, 80, z), (x, -80, z), (x + depth, -80, z), (x + depth, 80, z)]))
-            canvas.polygon(under, lit(canvas, thing.color, x, 0, 0.25), BRIDGE)
-    rail = view.project(np.array([(x, 80, z + height), (x, -80, z + height)]))
-    canvas.line(rail[0], rail[1], 0.25 * view.f / x, lit(canvas, thing.color, x, 0, 1.1), BRIDGE)
-    road = view.road
-    for d in (road.outer_left_d + 1.2, road.outer_right_d - 1.2):
-        _, y, _ = view.place(thing.s, d)
-        pole(canvas, x + 0.5, float(y), 5.4, 1.1, tuple(c * 0.7 for c in thing.color))  # type: ignore[arg-type]
+    z = spot.z + 5.2
+    under = [view.uv(x, 80, z), view.uv(x, -80, z), view.uv(x + depth, -80, z), view.uv(x + depth, 80, z)]
+    canvas.polygon(under, lit(canvas, thing.color, x, 0, 0.25), BRIDGE)
+    deck = [view.uv(x, 80, z), view.uv(x, -80, z), view.uv(x, -80, z + height), view.uv(x, 80, z + height)]
+    canvas.polygon(deck, lit(canvas, thing.color, x, 0, 0.8), BRIDGE)
+    canvas.line(deck[3], deck[2], 0.25 * view.f / x, lit(canvas, thing.color, x, 0, 1.1), BRIDGE)
+    dark = (thing.color[0] * 0.7, thing.color[1] * 0.7, thing.color[2] * 0.7)
+    for d in (view.road.outer_left_d + 1.2, view.road.outer_right_d - 1.2):
+        pole(canvas, spot, spot.y + d * math.cos(spot.bearing), 5.4, 1.1, dark)

@@ -48,3 +48,18 @@ class Thing:
     def at(self, time_s: float) -> tuple[float, float]:
         """``(s, d)`` at a time."""
         return self.s + self.speed * time_s, self.d + self.drift * time_s
+
+
+@dataclass(slots=True)
+class Spot:
+    """Where a thing stands as seen by the camera: level frame, metres and radians.
+
+    Attributes:
+        x, y: forward and left; z: of the ground; bearing: of the road there; clip: lowest canvas row not hidden by a crest.
+    """
+
+    x: float
+    y: float
+    z: float
+    bearing: float
+    clip: float

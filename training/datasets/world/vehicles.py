@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world.canvas import SHIFT, Canvas
+from training.datasets.world.dice import pick
 from training.datasets.world.look import Bgr, Look
+from training.datasets.world.things import Spot, Thing
 
 F64 = npt.NDArray[np.float64]
 Point = tuple[float, float, float]
@@ -33,16 +36,24 @@ MODELS = (*CARS, *TRUCKS, *BUSES)
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Polygons in drawing order, outward winding: ``points (N, 3)``, ``starts (F,)`` into them, material and side per face."""
+    """Polygons in drawing order, outward winding.
+
+    Attributes:
+        points: ``(3, N)`` metres; face ``i`` is ``starts[i]:ends[i]``; following: index of each point's successor in its face.
+        materials, sides, fine, part: per face; fine ones are decals on a coarse face; a truck's box is part 1, its cab 2.
+    """
 
     class_name: str
     size_m: Point
     points: F64
-    starts: npt.NDArray[np.int64]
-    materials: tuple[str, ...]
-    sides: tuple[str, ...]
-    fine: npt.NDArray[np.bool_]
-    part: npt.NDArray[np.int64]
+    starts: list[int]
+    ends: list[int]
+    following: npt.NDArray[np.int64]
+    materials: list[str]
+    sides: list[str]
+    fine: list[bool]
+    part: list[int]
+    parts: bool
 
 
 class _Builder:
@@ -91,12 +102,16 @@ class _Builder:
         self.across((x0, z1), (x1, z1), y, y, material, "top")
         self.both([(x0, z0), (x0, z1), (x1, z1), (x1, z0)], y, material)
 
-    def mesh(self, class_name: str, size: Point) -> Mesh:
-        lengths = [len(face[0]) for face in self.faces]
+    def mesh(self, class_name: str, size: Point, coarse: bool) -> Mesh:
+        """Everything added so far; ``coarse`` leaves most decals out."""
+        faces = [f for f in self.faces if not (coarse and f[3] and f[1] not in ("glass", "tail"))]
+        ends = np.cumsum([len(f[0]) for f in faces]).tolist()
+        starts = [0, *ends[:-1]]
+        following = np.arange(1, ends[-1] + 1)
+        following[np.array(ends) - 1] = starts
         return Mesh(
-            class_name, size, np.concatenate([f[0] for f in self.faces]), np.cumsum([0, *lengths[:-1]]),
-            tuple(f[1] for f in self.faces), tuple(f[2] for f in self.faces), np.array([f[3] for f in self.faces]),
-            np.array([f[4] for f in self.faces]),
+            class_name, size, np.concatenate([f[0] for f in faces]).T.copy(), starts, ends, following, [f[1] for f in faces],
+            [f[2] for f in faces], [f[3] for f in faces], [f[4] for f in faces], any(f[4] for f in faces),
         )  # fmt: skip
 
 
@@ -120,7 +135,7 @@ def _tyres(b: _Builder, xs: tuple[float, float], y: float, radius: float) -> Non
         )
 
 
-def _car(name: str) -> Mesh:
+def _car(name: str, coarse: bool) -> Mesh:
     cls, length, width, height, belt, r0, r1, f1, f0, hood = CARS[name]
     b = _Builder()
     y, top = width / 2, width / 2 * 0.76
@@ -180,10 +195,10 @@ def _car(name: str) -> Mesh:
     b.patch(front + 0.012, -0.26, 0.26, zm - 0.26, zm - 0.13, "plate", "front")
     b.wheel(-0.29 * length, y, 0.33)
     b.wheel(0.315 * length, y, 0.33)
-    return b.mesh(cls, (length, width, height))
+    return b.mesh(cls, (length, width, height), coarse)
 
 
-def _truck(name: str) -> Mesh:
+def _truck(name: str, coarse: bool) -> Mesh:
     cls, length, width, height = TRUCKS[name]
     b = _Builder()
     y, rear, front = width / 2, -length / 2, length / 2
@@ -217,10 +232,10 @@ def _truck(name: str) -> Mesh:
     b.both([(x0 + 0.9, cab_height * 0.52), (x0 + 0.9, cab_height - 0.4), (front - 0.15, cab_height - 0.4), (front - 0.05, cab_height * 0.52)],
            y * 0.97 + 0.01, "glass", True)  # fmt: skip
     b.wheel(front - 1.1, y * 0.97, 0.5)
-    return b.mesh(cls, (length, width, height))
+    return b.mesh(cls, (length, width, height), coarse)
 
 
-def _bus(name: str) -> Mesh:
+def _bus(name: str, coarse: bool) -> Mesh:
     cls, length, width, height = BUSES[name]
     b = _Builder()
     y, rear, front = width / 2, -length / 2, length / 2
@@ -248,106 +263,102 @@ def _bus(name: str) -> Mesh:
         b.patch(front + 0.012, sign * y * 0.93, sign * y * 0.66, 0.6, 0.85, "head", "front")
     b.wheel(rear + 2.6, y, 0.48)
     b.wheel(front - 2.6, y, 0.48)
-    return b.mesh(cls, (length, width, height))
+    return b.mesh(cls, (length, width, height), coarse)
 
 
-@lru_cache(maxsize=32)
-def mesh(name: str) -> Mesh:
-    """The mesh of one of `MODELS`."""
-    return _car(name) if name in CARS else _truck(name) if name in TRUCKS else _bus(name)
+@lru_cache(maxsize=64)
+def mesh(name: str, coarse: bool = False) -> Mesh:
+    """The mesh of one of `MODELS`; ``coarse`` for one of a few pixels."""
+    build = _car if name in CARS else _truck if name in TRUCKS else _bus
+    return build(name, coarse)
 
 
-def paints(rng: np.random.Generator, braking: bool, lights: bool) -> dict[str, Bgr]:
-    """Colours of every material of one vehicle."""
-    pick = rng.random()
-    if pick < 0.62:
-        grey = float(rng.choice([22, 45, 85, 125, 165, 205, 232]))
-        body: Bgr = tuple(float(np.clip(grey + n, 8, 250)) for n in rng.normal(0, 4, 3))  # type: ignore[assignment]
+@lru_cache(maxsize=1024)
+def paints(number: int, braking: bool, lights: bool) -> dict[str, Bgr]:
+    """Colours of every material of one vehicle, from one of 256 sets."""
+    rng = np.random.Generator(np.random.PCG64([70, number % 256]))
+    if rng.random() < 0.62:
+        grey = pick(rng, [22.0, 45.0, 85.0, 125.0, 165.0, 205.0, 232.0])
+        body = np.clip(grey + rng.normal(0, 4, 3), 8, 250)
     else:
-        palette = (
-            (40, 30, 150),
-            (140, 75, 35),
-            (85, 45, 25),
-            (50, 85, 40),
-            (60, 140, 190),
-            (110, 125, 140),
-            (35, 35, 185),
-            (175, 130, 70),
-        )
-        body = tuple(
-            float(np.clip(c + n, 8, 250)) for c, n in zip(palette[int(rng.integers(8))], rng.normal(0, 12, 3), strict=True)
-        )  # type: ignore
-    box = float(rng.uniform(150, 240))
+        palette = ((40, 30, 150), (140, 75, 35), (85, 45, 25), (50, 85, 40), (60, 140, 190), (110, 125, 140), (35, 35, 185), (175, 130, 70))
+        body = np.clip(np.array(pick(rng, palette)) + rng.normal(0, 12, 3), 8, 250)
+    box = np.full(3, rng.uniform(150, 240)) if rng.random() < 0.7 else rng.uniform(40, 220, 3)
     plastic = rng.random() < 0.25
-    plate: Bgr = (205, 212, 214) if rng.random() < 0.75 else (60, 190, 225)
-    return {
-        "body": body, "roof": body, "bumper": (52, 52, 54) if plastic else tuple(c * 0.9 for c in body), "glass": (52, 46, 42),  # type: ignore
-        "tyre": (28, 28, 29), "hub": (140, 142, 145), "dark": (26, 26, 28), "trim": (50, 50, 52),
-        "tail": (60, 50, 250) if braking else (35, 28, 165), "head": (250, 250, 245) if lights else (205, 205, 200), "plate": plate,
-        "box": (box, box, box) if rng.random() < 0.7 else tuple(rng.uniform(40, 220, 3)),
-        "livery": tuple(rng.uniform(40, 220, 3)), "sign": (40, 150, 240),
+    found = {
+        "body": body, "roof": body, "bumper": (52, 52, 54) if plastic else body * 0.9, "glass": (52, 46, 42), "tyre": (28, 28, 29),
+        "hub": (140, 142, 145), "dark": (26, 26, 28), "trim": (50, 50, 52), "tail": (60, 50, 250) if braking else (35, 28, 165),
+        "head": (250, 250, 245) if lights else (205, 205, 200), "plate": (205, 212, 214) if rng.random() < 0.75 else (60, 190, 225),
+        "box": box, "livery": rng.uniform(40, 220, 3), "sign": (40, 150, 240),
     }  # fmt: skip
+    return {name: (float(c[0]), float(c[1]), float(c[2])) for name, c in found.items()}
 
 
-def draw(
-    canvas: Canvas, model: Mesh, xy: tuple[float, float], heading: float, scale: float, colors: dict[str, Bgr], owner: int, lit: bool,
-) -> None:  # fmt: skip
-    """Draw one vehicle at level-frame ``xy`` with ``heading`` relative to the camera's forward axis."""
+def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> None:
+    """Draw one vehicle; ``lit``: its lamps are on."""
     view, look = canvas.view, canvas.look
-    cos, sin = np.cos(heading), np.sin(heading)
-    local = model.points * scale
-    world = np.column_stack(
-        [xy[0] + cos * local[:, 0] - sin * local[:, 1], xy[1] + sin * local[:, 0] + cos * local[:, 1], local[:, 2]]
-    )
-    world[:, 2] += float(view.ground_z(xy[0]))
-    uv = view.project(world)
-    clip = float(view.clip_row(max(xy[0] - model.size_m[0] / 2, 1.3)))
-    if uv[:, 1].max() > clip + 1:
-        uv[:, 1] = np.minimum(uv[:, 1], clip + 1)
-    ends = np.append(model.starts[1:], len(uv))
-    following = np.arange(1, len(uv) + 1)
-    following[ends - 1] = model.starts
-    area = np.add.reduceat(uv[:, 0] * uv[following, 1] - uv[following, 0] * uv[:, 1], model.starts)
-    height_px = float(uv[:, 1].max() - uv[:, 1].min())
-    shown = area < 0
-    if height_px < 9:
-        shown &= ~model.fine
+    height_px = thing.size_m[2] * view.f / max(spot.x, 1.0)
+    model = mesh(thing.model, height_px < 14)
+    colors = paints(thing.seed, thing.braking, lit or thing.seed % 3 == 0)
+    heading = spot.bearing + thing.heading
+    cos, sin = math.cos(heading) * thing.scale, math.sin(heading) * thing.scale
+    px, py, pz = model.points
+    x = np.maximum(cos * px - sin * py + spot.x, 0.5)
+    scale = view.f / x
+    u = view.cx - (sin * px + cos * py + spot.y) * scale
+    v = view.cy + (view.height_m - spot.z - thing.scale * pz) * scale
+    top, bottom = float(v.min()), float(v.max())
+    if bottom > spot.clip + 1:
+        if top > spot.clip:
+            return
+        v = np.minimum(v, spot.clip + 1)
+    following = model.following
+    shown = np.add.reduceat(u * v[following] - u[following] * v, model.starts) < 0
+    order = np.flatnonzero(shown).tolist()
+    if model.parts and cos > 0:  # seen from behind: the cab first, then the box
+        order.sort(key=lambda i: (model.part[i] != 0, -model.part[i]))
+    points = np.empty((len(u), 2), np.int32)
+    points[:, 0] = np.clip(u * 16, -(1 << 19), 1 << 19)
+    points[:, 1] = np.clip(v * 16, -(1 << 19), 1 << 19)
+    near = max(spot.x - thing.size_m[0] / 2, 1.0)
+    gain, offset = look.shade(near, spot.y)
+    lamp_gain, _ = look.shade(near, spot.y, 2.5)
     light = _light(look, view.heading + heading)
-    gain, offset = look.shade(max(xy[0] - model.size_m[0] / 2, 1.0), xy[1])
-    lamp_gain, _ = look.shade(max(xy[0] - model.size_m[0] / 2, 1.0), xy[1], 2.5)
-    order = np.flatnonzero(shown)
-    if model.part.max() > 0 and cos > 0:  # seen from behind: the cab first, then the box
-        order = order[np.argsort(-model.part[order], kind="stable")]
-        order = np.concatenate([order[model.part[order] == 0], order[model.part[order] != 0]])
-    points = np.clip(uv * (1 << SHIFT), -(1 << 19), 1 << 19).astype(np.int32)
     smooth = cv2.LINE_AA if height_px < 160 else cv2.LINE_8
-    for i in order.tolist():
+    image, owners, sky = canvas.image, canvas.owner, look.sky_low
+    known: dict[tuple[str, str], Bgr] = {}
+    for i in order:
         material, side = model.materials[i], model.sides[i]
-        base = colors[material]
-        if material == "glass":
-            base = tuple(c + 0.22 * s * (1.5 if side == "top" else 1.0) for c, s in zip(base, look.sky_low, strict=True))  # type: ignore
-            shade = 0.85
-        elif lit and material in ("tail", "head"):
-            shade = 1.0
-            canvas.image_fill(points[model.starts[i] : ends[i]], tuple(min(c * 1.1, 255.0) for c in base), smooth, owner)
-            canvas.glow.append((*uv[model.starts[i] : ends[i]].mean(0), max(0.16 * view.f / max(xy[0], 2.0), 0.7), base))
-            continue
-        else:
-            shade = light[side]
-        g = lamp_gain if material in ("plate", "tail") else gain
-        color = tuple(min(c * k * shade + o, 255.0) for c, k, o in zip(base, g, offset, strict=True))
-        canvas.image_fill(points[model.starts[i] : ends[i]], color, smooth, owner)
-    canvas.count(owner, uv.min(0), uv.max(0))
+        shape = points[model.starts[i] : model.ends[i]]
+        color = known.get((material, side))
+        if color is None:
+            c = colors[material]
+            if lit and material in ("tail", "head"):
+                color = c
+            else:
+                shade = light[side]
+                if material == "glass":
+                    shade, k = 0.85, 0.22 if side != "top" else 0.33
+                    c = (c[0] + k * sky[0], c[1] + k * sky[1], c[2] + k * sky[2])
+                g = lamp_gain if material in ("plate", "tail") else gain
+                color = (c[0] * g[0] * shade + offset[0], c[1] * g[1] * shade + offset[1], c[2] * g[2] * shade + offset[2])
+            known[material, side] = color
+        cv2.fillConvexPoly(image, shape, color, smooth, SHIFT)
+        if not model.fine[i]:
+            cv2.fillConvexPoly(owners, shape, owner, cv2.LINE_8, SHIFT)
+        if lit and material in ("tail", "head"):
+            at = shape.mean(0) / 16
+            canvas.glow.append((float(at[0]), float(at[1]), max(0.16 * view.f / max(spot.x, 2.0), 0.7), color))
+    canvas.count(owner, float(u.min()), top, float(u.max()), bottom)
 
 
 def _light(look: Look, heading: float) -> dict[str, float]:
     """Brightness of each side of a box of this world heading: sky light plus sun."""
     azimuth, elevation = look.sun
     sunny = look.shadow
-    towards = {"front": 0.0, "left": np.pi / 2, "rear": np.pi, "right": -np.pi / 2}
-    light = {
-        side: 0.78 - 0.25 * sunny + 0.75 * sunny * max(0.0, float(np.cos(azimuth - heading - turn))) * float(np.cos(elevation))
-        for side, turn in towards.items()
-    }
-    light["top"] = 1.0 + 0.35 * sunny * float(np.sin(elevation))
-    return light
+    flat, low = 0.78 - 0.25 * sunny, 0.75 * sunny * math.cos(elevation)
+    ahead, aside = math.cos(azimuth - heading), math.sin(azimuth - heading)
+    return {
+        "front": flat + low * max(ahead, 0.0), "rear": flat + low * max(-ahead, 0.0), "left": flat + low * max(aside, 0.0),
+        "right": flat + low * max(-aside, 0.0), "top": 1.0 + 0.35 * sunny * math.sin(elevation),
+    }  # fmt: skip

@@ -30,7 +30,7 @@ class View:
 
     def __init__(self, road: Road, camera: Camera, s_m: float, d_m: float, dyaw_rad: float) -> None:
         self.road, self.camera = road, camera
-        self.f, self.cx, self.cy, self.height_m = camera.focal_px, camera.cx, camera.cy, camera.rig.height_m
+        self.f, self.cx, self.cy, self.height_m = float(camera.focal_px), camera.cx, camera.cy, camera.rig.height_m
         px, py, pz, theta, slope = road.pose(s_m, d_m)
         self.s_m, self.heading, self.slope = s_m, theta + dyaw_rad + camera.rig.yaw_rad, slope
         cos, sin = np.cos(self.heading), np.sin(self.heading)
@@ -85,6 +85,11 @@ class View:
         points = np.asarray(xyz, dtype=np.float64)
         x = np.maximum(points[:, 0], 0.5)
         return np.column_stack([self.cx - self.f * points[:, 1] / x, self.cy + self.f * (self.height_m - points[:, 2]) / x])
+
+    def uv(self, x: float, y: float, z: float) -> tuple[float, float]:
+        """Canvas pixel of one level-frame point in front of the camera (``x`` > 0)."""
+        scale = self.f / x
+        return self.cx - y * scale, self.cy + (self.height_m - z) * scale
 
     def ground_uv(self, s: npt.ArrayLike, d: npt.ArrayLike) -> F64:
         """Canvas pixels ``(N, 2)`` of points on the ground at ``(s, d)``."""

@@ -1,0 +1,76 @@
+"""Cast shadows as outlines on the ground; without sun only the dark patch under each vehicle."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.datasets.world.canvas import Canvas
+from training.datasets.world.things import Spot, Thing
+
+F64 = npt.NDArray[np.float64]
+_TURN = np.linspace(0, 2 * np.pi, 14)[:-1]
+_CIRCLE = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
+_REACH_M = 100.0
+
+
+def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]]) -> list[F64]:
+    """Outlines in canvas pixels of everything's shadow on the ground, ready to fill."""
+    view, look = canvas.view, canvas.look
+    stretch = min(1 / math.tan(look.sun[1]), 3.0) if look.shadow else 0.0
+    azimuth = look.sun[0] - view.heading
+    away = np.array([-math.cos(azimuth) * stretch, -math.sin(azimuth) * stretch])
+    found, hulls = [], []
+    for thing, spot, _ in placed:
+        if spot.x < _REACH_M and (outline := _outline(thing, spot, away, stretch)) is not None:
+            found.append(outline)
+            hulls.append(thing.art != "tree")
+    if not found:
+        return []
+    points = np.concatenate(found)
+    x = np.maximum(points[:, 0], 1.3)
+    row = view.cy + view.f * (view.height_m - view.ground_z(x)) / x
+    row = np.maximum(np.minimum(row, view.clip_row(x) + 0.5), view.horizon)
+    uv = np.column_stack([view.cx - view.f * points[:, 1] / x, row]).astype(np.float32)
+    result, start = [], 0
+    for outline, hull in zip(found, hulls, strict=True):
+        stop = start + len(outline)
+        if points[start:stop, 0].max() > 1.3:
+            part = uv[start:stop]
+            result.append(cv2.convexHull(part).reshape(-1, 2) if hull else part)
+        start = stop
+    return result
+
+
+def _outline(thing: Thing, spot: Spot, away: F64, stretch: float) -> F64 | None:
+    """Ground points ``(N, 2)`` of one shadow in the level frame, or None."""
+    at = np.array((spot.x, spot.y))
+    length, width, height = thing.size_m
+    if thing.art in ("vehicle", "rider", "person"):
+        angle = spot.bearing + thing.heading
+        c, s, a, b = math.cos(angle), math.sin(angle), length * 0.49, width * 0.52
+        base = at + np.array([(c * a - s * b, s * a + c * b), (c * a + s * b, s * a - c * b), (-c * a - s * b, -s * a + c * b),
+                              (-c * a + s * b, -s * a - c * b)])  # fmt: skip
+        return np.concatenate([base, base + away * height * 0.8]) if stretch else base
+    if thing.art == "bridge":
+        points = np.array([(0, -60.0), (length, -60.0), (length, 60.0), (0, 60.0)]) + (spot.x, 0.0)
+        return points + (away * 5.0 if stretch else 0.0)
+    if not stretch:
+        return None
+    if thing.art == "tree":
+        wobble = 1 + 0.25 * np.sin(5 * _TURN + thing.index) + 0.15 * np.sin(9 * _TURN)
+        return at + away * height * 0.62 + _CIRCLE * (wobble * width * 0.42 * (1 + 0.2 * stretch))[:, None]
+    if thing.art in ("lamp", "mast"):
+        across = np.array([-away[1], away[0]]) / stretch * 0.08
+        tip = at + away * height
+        return np.array([at + across, tip + across, tip - across, at - across])
+    if thing.art == "building":
+        c, s = math.cos(spot.bearing), math.sin(spot.bearing)
+        out = width if thing.d > 0 else -width
+        a = length / 2
+        base = at + np.array([(c * a, s * a), (-c * a, -s * a), (c * a - s * out, s * a + c * out), (-c * a - s * out, -s * a + c * out)])
+        return np.concatenate([base, base + away * height])
+    return None
