@@ -1,0 +1,117 @@
+"""What the model reads in training is what it reads and writes at run time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from getok_drive.preprocess import Preprocessor  # noqa: E402
+from getok_drive.tokens.codec import decode_points  # noqa: E402
+from getok_drive.tokens.elements import propose_ids, refine_ids  # noqa: E402
+from getok_drive.tokens.grammar import RefineGrammar  # noqa: E402
+from getok_drive.tokens.parsing import parse  # noqa: E402
+from getok_drive.tokens.vocab import TABLE, TOKEN_ID  # noqa: E402
+from training.collate import IGNORE, Collator, Layout  # noqa: E402
+from training.datasets import world  # noqa: E402
+from training.model import build_tokenizer  # noqa: E402
+from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane  # noqa: E402
+
+SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return Layout.of(build_tokenizer())
+
+
+def collate(layout, noise=None, refine_points=10_000):
+    collator = Collator(Preprocessor((224, 112)), layout, noise, refine_points)
+    return collator(SAMPLES, np.random.default_rng(0))
+
+
+def test_without_noise_the_ids_are_the_canonical_text(layout):
+    batch = collate(layout)
+    for row, sample in zip(batch.ids.tolist(), SAMPLES, strict=True):
+        elements = elements_of(sample)
+        answer = [i - layout.first_id for i in row[batch.visual.stop + len(layout.after) :]]
+        propose, refine = propose_ids(elements), refine_ids(elements)
+        assert answer[: len(propose)] == propose
+        rest = answer[len(propose) + len(layout.refine_turn) :]
+        assert rest[: len(refine)] == refine
+        assert parse(propose, refine, size_wh=sample.size_wh)[-1].dropped == 0
+
+
+def test_pixels_are_the_runtimes_bit_for_bit(layout):
+    batch = collate(layout)
+    for row, sample in zip(batch.pixel_values.numpy(), SAMPLES, strict=True):
+        np.testing.assert_array_equal(row, Preprocessor((224, 112))(sample.image_bgr)[0])
+
+
+def test_dropped_elements_keep_their_places(layout):
+    whole, part = collate(layout), collate(layout, refine_points=6)
+    assert part.ids.shape[1] < whole.ids.shape[1]
+    for row in range(len(SAMPLES)):
+        places = dict(zip(whole.positions[0, row].tolist()[whole.visual.stop :], whole.ids[row].tolist()[whole.visual.stop :], strict=True))
+        taught = (part.labels[row] != IGNORE).nonzero().flatten().tolist()
+        for index in taught[:-1]:
+            assert places[int(part.positions[0, row, index])] == int(part.ids[row, index])
+
+
+def test_noise_moves_the_context_and_the_answers_lead_back():
+    elements = elements_of(SAMPLES[0])
+    targets = noisy_targets(elements, Noise(jitter=0.5, phantoms=0.0), np.random.default_rng(1))
+    moved = 0
+    for target in targets:
+        truth = decode_points(target.element.cells, target.element.offsets)
+        reached = decode_points(target.context_cells, target.answers)
+        away = np.abs(decode_points(target.context_cells) - truth).max(axis=1)
+        reachable = away <= 7 / 8 / 32
+        assert np.abs(reached - truth)[reachable].max(initial=0) <= 1 / 256
+        moved += int((target.context_cells != target.element.cells).sum())
+    assert moved > 5
+
+
+def test_phantoms_are_read_but_not_taught_and_then_deleted(layout):
+    noise = Noise(jitter=0.0, phantoms=1.0)
+    targets = noisy_targets(elements_of(SAMPLES[1]), noise, np.random.default_rng(0))
+    phantoms = [t for t in targets if t.phantom]
+    assert phantoms
+    assert all((t.answers[:, 0] == TABLE.delete).all() for t in phantoms)
+    batch = collate(layout, noise)
+    delete = layout.first_id + TABLE.delete
+    assert int((batch.labels == delete).sum()) >= len(SAMPLES)
+    end = layout.first_id + TOKEN_ID["</scene>"]
+    assert ((batch.labels == end).sum(dim=1) >= 1).all()
+
+
+def test_the_grammar_dictates_the_given_back_cells():
+    elements = elements_of(SAMPLES[2])
+    grammar, text = RefineGrammar(propose_ids(elements)), refine_ids(elements)
+    for token in text:
+        forced = grammar.forced()
+        assert forced is None or forced == token
+        assert grammar.allowed()[token]
+        grammar.advance(token)
+    assert grammar.done
+
+
+def test_thin_lane_keeps_the_ends_and_the_shape():
+    y = np.linspace(250.0, 120.0, 200)
+    x = 200 + 0.002 * (250 - y) ** 2
+    dense = np.stack([x, y], axis=1).astype(np.float32)
+    thin = thin_lane(dense, 252)
+    assert len(thin) <= 8
+    np.testing.assert_array_equal(thin[[0, -1]], dense[[0, -1]])
+    assert np.abs(np.interp(-y, -thin[:, 1], thin[:, 0]) - x).max() < 1.5
+
+
+def test_dense_labels_mark_what_is_labelled_only():
+    picture = dense_labels(SAMPLES[0], (64, 32))
+    assert set(np.unique(picture)) <= {0, 1}
+    from dataclasses import replace
+
+    unlabelled = dense_labels(replace(SAMPLES[0], known=("lanes",)), (64, 32))
+    assert (unlabelled[1:] == 255).all()
+    np.testing.assert_array_equal(unlabelled[0], picture[0])
