@@ -17,7 +17,8 @@ U8 = npt.NDArray[np.uint8]
 Point = tuple[float, float]
 Points = Sequence[Point]
 SHIFT = 4
-FIRST_SCENERY_ID = 60000
+NOBODY, ROAD, FIRST_THING_ID = 0, 1, 2
+FIRST_SCENERY_ID = 240
 POLE, BUILDING, VEGETATION, WALL, HOOD, BRIDGE = range(FIRST_SCENERY_ID, FIRST_SCENERY_ID + 6)
 
 
@@ -35,8 +36,8 @@ class Canvas:
     """What the drawing functions share.
 
     Attributes:
-        image: ``(H, W, 3)`` uint8; owner: ``(H, W)`` uint16, 0 ground or sky, then thing ids, then scenery.
-        road: ``(H, W)`` uint8, 255 on the drivable carriageway; paint: 255 on lane lines.
+        image: ``(H, W, 3)`` uint8; owner: ``(H, W)`` uint8: `NOBODY` (ground or sky), `ROAD`, then thing ids, then scenery.
+        paint: ``(H, W)`` uint8, 255 on lane lines.
         glow: light sources ``(u, v, radius_px, BGR)`` added at the end.
         whole: pixel count of each thing when nothing stood before it yet; extent: the canvas box ``x0, y0, x1, y1`` it lies in.
     """
@@ -44,8 +45,7 @@ class Canvas:
     view: View
     look: Look
     image: U8
-    owner: npt.NDArray[np.uint16]
-    road: U8
+    owner: U8
     paint: U8
     glow: list[tuple[float, float, float, Bgr]] = field(default_factory=list)
     whole: dict[int, int] = field(default_factory=dict)
@@ -56,8 +56,8 @@ class Canvas:
         """An empty picture for ``view``."""
         width, height = view.camera.canvas_wh
         return Canvas(
-            view, look, np.empty((height, width, 3), np.uint8), np.zeros((height, width), np.uint16),
-            np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8),
+            view, look, np.empty((height, width, 3), np.uint8), np.zeros((height, width), np.uint8),
+            np.zeros((height, width), np.uint8),
         )  # fmt: skip
 
     def polygon(self, points: Points, color: Bgr, owner: int = -1, smooth: bool = True) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
-from training.datasets.world.canvas import Canvas
+from training.datasets.world.canvas import HOOD, ROAD, Canvas
 from training.datasets.world.dice import pick
 from training.datasets.world.look import Look
 
@@ -88,12 +88,11 @@ def wet(canvas: Canvas) -> None:
     above = cv2.blur(canvas.image[top - height : top][::-1], (3, 15))
     ground = canvas.image[top : top + height]
     mirrored = cv2.addWeighted(ground, 0.62, above, 0.38, 0)
-    mask = canvas.road[top : top + height].copy()
-    mask[canvas.owner[top : top + height] > 0] = 0
+    mask = cv2.compare(canvas.owner[top : top + height], ROAD, cv2.CMP_EQ)
     cv2.copyTo(mirrored, mask, ground)
 
 
-def _bonnet(lens: Lens, image: U8, owner: npt.NDArray[np.uint16], hood_id: int, look: Look) -> None:
+def _bonnet(lens: Lens, image: U8, owner: U8, look: Look) -> None:
     height, width = image.shape[:2]
     x = np.linspace(-1.02, 1.02, 24)
     y = height * (1 - lens.bonnet * (1 - lens.bonnet_bow * np.abs(x) ** 2.5))
@@ -102,7 +101,7 @@ def _bonnet(lens: Lens, image: U8, owner: npt.NDArray[np.uint16], hood_id: int, 
     gain = np.mean(look.ambient)
     color = tuple(c * gain for c in lens.bonnet_color)
     cv2.fillPoly(image, [np.round(shape * 16).astype(np.int32)], color, cv2.LINE_AA, 4)
-    cv2.fillPoly(owner, [np.round(shape * 16).astype(np.int32)], hood_id, cv2.LINE_8, 4)
+    cv2.fillPoly(owner, [np.round(shape * 16).astype(np.int32)], HOOD, cv2.LINE_8, 4)
     shine = tuple(min(c + 70 * gain, 255) for c in color)
     for offset, share in ((0.25, 0.6), (0.55, 0.3)):
         edge = outline + (0, height * lens.bonnet * offset)
@@ -110,22 +109,19 @@ def _bonnet(lens: Lens, image: U8, owner: npt.NDArray[np.uint16], hood_id: int, 
         cv2.polylines(image, [np.round(edge * 16).astype(np.int32)], False, shade, max(1, height // 120), cv2.LINE_AA, 4)
 
 
-def develop(canvas: Canvas, lens: Lens, hood_id: int, stream: int) -> tuple[U8, npt.NDArray[np.uint16], U8, U8]:
-    """The photograph and its label pictures: image, owner, road, paint."""
+def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
+    """The photograph and the picture of who owns its pixels."""
     look, camera = canvas.look, canvas.view.camera
     width, height = camera.size_wh
     fixed, weights = camera.maps()
     image = cv2.remap(canvas.image, fixed, weights, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    owner, road, paint = (
-        cv2.remap(layer, fixed, weights, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-        for layer in (canvas.owner, canvas.road, canvas.paint)
-    )
+    owner = cv2.remap(canvas.owner, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     rng = np.random.Generator(np.random.PCG64([lens.seed, stream]))
     scale = width / 448
     if look.weather in ("rain", "snow"):
         image = _falling(image, rng, look.weather == "snow", scale)
     if lens.bonnet:
-        _bonnet(lens, image, owner, hood_id, look)
+        _bonnet(lens, image, owner, look)
     if lens.motion_px:
         length = max(int(round(lens.motion_px * scale)), 1)
         image = cv2.blur(image, (length, 1) if lens.seed % 2 else (1, max(length // 2, 1)))
@@ -140,7 +136,7 @@ def develop(canvas: Canvas, lens: Lens, hood_id: int, stream: int) -> tuple[U8, 
         ok, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, lens.quality))
         if ok:
             image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return image, owner, road, paint
+    return image, owner
 
 
 def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
@@ -173,13 +169,12 @@ def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
         gain = cv2.cvtColor(cv2.resize(gain, (width, height)), cv2.COLOR_GRAY2BGR)
         image = cv2.multiply(image, gain, scale=1 / 255)
     k = lens.saturation
-    if abs(k - 1) > 0.04:
-        luma = np.array([0.114, 0.587, 0.299])
-        image = cv2.transform(image, k * np.eye(3) + (1 - k) * np.tile(luma, (3, 1)))
-    curve = np.arange(256)[:, None] / 255.0 * lens.exposure
+    mix = k * np.eye(3) + (1 - k) * np.tile((0.114, 0.587, 0.299), (3, 1))
+    image = cv2.transform(image, np.diag(lens.balance) @ mix)
+    curve = np.arange(256) / 255.0 * lens.exposure
     curve = np.minimum(curve, 0.75 + np.maximum(curve - 0.75, 0) * 0.7)  # soft shoulder
-    table = np.clip(255 * (curve**lens.gamma) * np.array(lens.balance), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, table.reshape(256, 1, 3)))
+    table = np.clip(255 * curve**lens.gamma, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.merge([cv2.LUT(channel, table) for channel in cv2.split(image)]))
 
 
 def _falling(image: U8, rng: np.random.Generator, snow: bool, scale: float) -> U8:

@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import paint, textures
-from training.datasets.world.canvas import SHIFT, Canvas, fixed
+from training.datasets.world.canvas import NOBODY, ROAD, SHIFT, Canvas, fixed
 from training.datasets.world.dice import pick
 from training.datasets.world.road import Junction, Knots
 
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 
 
 def _edge(canvas: Canvas, knots: Knots) -> F64:
@@ -66,29 +68,25 @@ def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[F64], drawn_lin
     """
     view, look, road = canvas.view, canvas.look, canvas.view.road
     top = view.horizon
-    verge = pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])
-    canvas.image[top:] = np.array(look.materials[verge], np.float64).astype(np.uint8)
-    canvas.owner[top:] = 0
-    hard = np.zeros(canvas.image.shape[:2], np.uint8)  # paved: takes the asphalt's texture
+    canvas.image[top:] = [int(c) for c in look.materials[pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])]]
+    canvas.owner[top:] = NOBODY
+    hard = np.zeros(canvas.owner.shape, np.uint8)  # paved: takes the asphalt's texture
     for band in road.bands:
         outline = _strip(canvas, band.left, band.right)
         cv2.fillPoly(canvas.image, [outline], look.materials[band.material], cv2.LINE_AA, SHIFT)
         if band.material in ("shoulder", "parking", "pavement"):
-            cv2.fillPoly(hard, [outline], 255, cv2.LINE_8, SHIFT)
+            cv2.fillPoly(hard, [outline], 1, cv2.LINE_8, SHIFT)
     _kerbs(canvas)
     areas = [_strip(canvas, *edges) for edges in (road.edges, road.other) if edges is not None]
     areas += [area for junction in road.junctions if (area := _open_area(canvas, junction)) is not None]
     for area in areas:
         cv2.fillPoly(canvas.image, [area], look.materials["road"], cv2.LINE_AA, SHIFT)
-        cv2.fillPoly(canvas.road, [area], 255, cv2.LINE_8, SHIFT)
-    canvas.road[:top] = 0
-    hard = cv2.max(hard, canvas.road)
+        cv2.fillPoly(canvas.owner, [area], ROAD, cv2.LINE_8, SHIFT)
+        cv2.fillPoly(hard, [area], 1, cv2.LINE_8, SHIFT)
     s, d = view.surface()
-    gain = _texture(canvas, rng, s, d, hard[top:])
-    paint.draw(canvas, rng, s, d, drawn_lines)
-    if shadows:
-        gain *= _cast(canvas, shadows)[top:]
-    _finish(canvas, gain)
+    gain, rough = _texture(canvas, rng, s, d, hard[top:])
+    paint.draw(canvas, rng, s, d, rough, drawn_lines)
+    _finish(canvas, gain, _cast(canvas, shadows) if shadows else None)
 
 
 def _kerbs(canvas: Canvas) -> None:
@@ -103,42 +101,50 @@ def _kerbs(canvas: Canvas) -> None:
             cv2.fillPoly(canvas.image, [outline], canvas.look.materials["kerb"], cv2.LINE_AA, SHIFT)
 
 
-def _texture(canvas: Canvas, rng: np.random.Generator, s: npt.NDArray[np.float32], d: npt.NDArray[np.float32],
-             hard: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:  # fmt: skip
-    """Gain of every ground pixel from material noise; detail finer than a pixel is scaled up until it fits (self-similar noise)."""
+def _mip(metres: F64) -> npt.NDArray[np.float32]:
+    """Texels a metre, ``(rows, 1)``, halved until a texel (3 cm) is no smaller than ``metres``: fractal noise looks alike at every scale."""
+    return np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))).astype(np.float32)[:, None] * np.float32(1 / 0.03)
+
+
+def _texture(
+    canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8
+) -> tuple[F32, U8]:
+    """Gain of every ground pixel, and the raw fine noise (0..255) for worn paint."""
     view, road = canvas.view, canvas.view.road
-    footprint = np.maximum(view.row_ds, view.row_x / view.f * 1.5)
-    level = np.exp2(np.ceil(np.log2(np.maximum(footprint / 0.03, 1.0))))
-    grid = (1.0 / (0.03 * level)).astype(np.float32)[:, None]
-    across = (1.0 / (0.03 * np.exp2(np.ceil(np.log2(np.maximum(view.row_x / view.f / 0.03, 1.0)))))).astype(np.float32)[:, None]
     shift = rng.uniform(0, 512, 4).astype(np.float32)
-    tx, ty = d * across + shift[0], s * grid + shift[1]
-    paved = cv2.remap(textures.asphalt(), tx, ty, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    soft = cv2.remap(textures.terrain(), tx * 0.5, ty * 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    fade = (1.0 / (1.0 + (view.row_x / 55.0) ** 2)).astype(np.float32)[:, None]
-    roughness = np.float32(rng.uniform(0.5, 1.6)) * fade
-    gain = np.where(hard > 0, (paved.astype(np.float32) - 128) * roughness, (soft.astype(np.float32) - 128) * (0.4 + 0.9 * fade))
-    wide = cv2.remap(textures.blotches(), d * 1.1 + shift[2], s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    gain += (wide.astype(np.float32) - 128) * np.float32(rng.uniform(0.04, 0.14))
-    gain = gain * np.float32(1 / 128) + 1
-    gain *= _tracks(rng, road.lane_d, road.lane_width_m, d, hard)
+    lateral = view.row_x / view.f
+    across, along = _mip(lateral), _mip(np.maximum(view.row_ds, lateral * 1.5))
+    tx, ty = d * across, s * along
+    tx += shift[0]
+    ty += shift[1]
+    both = cv2.remap(textures.paved_and_soft(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
+    fade = 1.0 / (1.0 + (view.row_x / 55.0) ** 2)
+    paved, soft = cv2.split(both)
+    fine = cv2.subtract(soft, 128, dtype=cv2.CV_32F)
+    fine *= ((0.4 + 0.9 * fade) / 128).astype(np.float32)[:, None]
+    smooth = cv2.subtract(paved, 128, dtype=cv2.CV_32F)
+    smooth *= (rng.uniform(0.5, 1.6) * fade / 128).astype(np.float32)[:, None]
+    gain = fine
+    cv2.copyTo(smooth, hard, gain)
+    # what varies slowly is sampled at a quarter of the columns and half of the rows
+    size = (gain.shape[1], gain.shape[0])
+    half_d, half_s = np.ascontiguousarray(d[::2, ::4]), np.ascontiguousarray(s[::2, ::4])
+    wide = cv2.remap(textures.blotches(), half_d * 1.1 + shift[2], half_s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    slow = (wide.astype(np.float32) - 128) * np.float32(rng.uniform(0.04, 0.14) / 128) + 1
+    slow *= np.where(hard[::2, ::4] > 0, _tracks(rng, road.lane_d, road.lane_width_m, half_d), np.float32(1))
+    gain += cv2.resize(slow, size, interpolation=cv2.INTER_LINEAR)
     if road.concrete:
         _joints(view.row_x, s, gain, float(rng.uniform(4, 6)), view.row_ds)
-    return gain
+    return gain, soft
 
 
-def _tracks(rng: np.random.Generator, lanes: list[float], width: float, d: npt.NDArray[np.float32],
-            hard: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:  # fmt: skip
+def _tracks(rng: np.random.Generator, lanes: list[float], width: float, d: F32) -> F32:
     """Tyre tracks and the oil stripe: a periodic profile over the lane width, from a table."""
-    if not lanes:
-        return np.float32(1.0) * np.ones_like(d)
-    x = np.linspace(-0.5, 0.5, 256)
+    x = np.linspace(-0.5, 0.5, 128)
     strength, oil = rng.uniform(-0.09, 0.09), rng.uniform(0.0, 0.16)
     profile = 1 + strength * np.exp(-(((np.abs(x) * width - 0.8) / 0.3) ** 2)) - oil * np.exp(-((x * width / 0.35) ** 2))
-    index = ((d - np.float32(lanes[0])) * np.float32(256 / width) + 128).astype(np.int32) & 255
-    gain = profile.astype(np.float32)[index]
-    gain[hard == 0] = 1.0
-    return gain
+    index = ((d - np.float32(lanes[0] if lanes else 0.0)) * np.float32(128 / width) + 64).astype(np.int32) & 127
+    return profile.astype(np.float32)[index]
 
 
 def _joints(row_x: F64, s: npt.NDArray[np.float32], gain: npt.NDArray[np.float32], spacing: float, ds: F64) -> None:
@@ -149,38 +155,35 @@ def _joints(row_x: F64, s: npt.NDArray[np.float32], gain: npt.NDArray[np.float32
     gain[near] *= 1 - 0.22 * np.clip((0.03 + width / 2 - offset) / width, 0, np.minimum(1, 0.06 / width))
 
 
-def _cast(canvas: Canvas, shadows: list[F64]) -> npt.NDArray[np.float32]:
-    mask = np.zeros(canvas.image.shape[:2], np.uint8)
+def _cast(canvas: Canvas, shadows: list[F64]) -> F32:
+    """Gain of the ground rows in cast shadow."""
+    top = canvas.view.horizon
+    mask = np.zeros((canvas.image.shape[0] - top, canvas.image.shape[1]), np.uint8)
     for outline in shadows:
-        cv2.fillPoly(mask, [fixed(outline)], 255, cv2.LINE_AA, SHIFT)
+        cv2.fillPoly(mask, [fixed(outline - (0, top))], 255, cv2.LINE_AA, SHIFT)
     mask = cv2.blur(mask, (3, 3))
-    return 1 - mask.astype(np.float32) * np.float32(max(canvas.look.shadow, 0.35) / 255)
+    return cv2.addWeighted(mask, -max(canvas.look.shadow, 0.35) / 255, mask, 0, 1.0, dtype=cv2.CV_32F)
 
 
-def _finish(canvas: Canvas, gain: npt.NDArray[np.float32]) -> None:
-    """Apply texture, light and haze to the ground rows."""
+def _finish(canvas: Canvas, gain: F32, shade: F32 | None) -> None:
+    """Apply texture, shadow, light and haze to the ground rows."""
     view, look = canvas.view, canvas.look
     ground = canvas.image[view.horizon :]
-    clear = np.exp(-view.row_x / look.visibility_m).astype(np.float32)
+    clear = np.exp(-view.row_x / look.visibility_m)
     if look.beam > 0:
-        u = np.arange(ground.shape[1], dtype=np.float32)[None]
-        x = view.row_x.astype(np.float32)[:, None]
-        y = (u - np.float32(view.cx)) * (x / np.float32(view.f))
-        near = 1 - np.exp(-((x / 4.5) ** 2))
-        beam = look.beam * near * np.exp(-x / 28.0) * np.exp(-((y / (2.5 + 0.22 * x)) ** 2))
-        gain *= np.float32(np.mean(look.ambient)) + beam
-        tint = (1.0, 1.0, 1.0)
-    else:
-        tint = look.ambient
-    gain *= clear[:, None]
-    eight = np.clip(gain * 128, 0, 255).astype(np.uint8)
+        x = view.row_x.astype(np.float32)[::2, None]
+        y = (np.arange(0, ground.shape[1], 4, dtype=np.float32)[None] - np.float32(view.cx)) * (x / np.float32(view.f))
+        beam = look.beam * (1 - np.exp(-((x / 4.5) ** 2))) * np.exp(-x / 28.0 - (y / (2.5 + 0.22 * x)) ** 2)
+        light = cv2.resize((beam + np.float32(np.mean(look.ambient))).astype(np.float32), (ground.shape[1], ground.shape[0]))
+        shade = light if shade is None else shade * light
+    gain *= (clear * 128).astype(np.float32)[:, None]
+    if shade is not None:
+        gain *= shade
+    eight = cv2.convertScaleAbs(gain)
     cv2.multiply(ground, cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR), dst=ground, scale=1 / 128)
-    if tint != (1.0, 1.0, 1.0):
-        cv2.multiply(ground, (*tint, 0.0), dst=ground)
-    hazy = int(np.searchsorted(-clear[::-1], -0.985))  # rows from the bottom that need nothing
-    stop = len(clear) - hazy if hazy < len(clear) else 0
-    far = slice(0, int(np.count_nonzero(clear < 0.985)))
-    del stop
-    if far.stop:
-        haze = (1 - clear[far])[:, None, None] * np.array(look.haze, np.float32)
-        ground[far] = np.clip(ground[far] + haze, 0, 255).astype(np.uint8)
+    if look.beam <= 0 and look.ambient != (1.0, 1.0, 1.0):
+        ground[:] = cv2.transform(ground, np.diag(look.ambient))
+    far = int(np.count_nonzero(clear < 0.985))
+    if far:
+        haze = np.round((1 - clear[:far])[:, None] * np.array(look.haze)).astype(np.uint8)
+        cv2.add(ground[:far], np.repeat(haze[:, None], ground.shape[1], axis=1), dst=ground[:far])

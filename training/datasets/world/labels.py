@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from getok_drive.types import Box, DrivableArea, Lane, Sign
-from training.datasets.world.canvas import FIRST_SCENERY_ID, Canvas
+from training.datasets.world.canvas import FIRST_SCENERY_ID, ROAD, Canvas
 from training.datasets.world.paint import DrawnLine
 from training.datasets.world.things import Thing
 
@@ -31,7 +32,7 @@ def state(share: float) -> str:
     return "fully_visible" if share > 0.85 else "partly_occluded" if share >= 0.4 else "mostly_occluded"
 
 
-def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U16) -> tuple[Lane, ...]:
+def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U8) -> tuple[Lane, ...]:
     """Lane lines bottom to top, cut at crests, at the far end, where scenery hides them, and at the image's border."""
     view, look = canvas.view, canvas.look
     height, width = owner.shape
@@ -40,37 +41,32 @@ def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U16) -> tuple[Lane,
     crest = len(view.rows) - 1 - int(jump[0]) if len(jump) else 0  # topmost row before the ground drops out of sight
     visible_m = np.minimum(look.see_m, 0.14 * width / 448 * view.f / (0.13 * width / 448))
     nearby = [line for line in drawn if line.line.paint >= MIN_PAINT]
-    for line in nearby:
-        rows = line.there & (view.row_x < visible_m)
-        rows[:crest] = False
-        others = [np.abs(line.u - other.u) for other in nearby if other is not line]
-        if others:  # neighbours that are both there
-            spacing = np.min(
-                [
-                    np.where(other.there, gap, np.inf)
-                    for other, gap in zip((o for o in nearby if o is not line), others, strict=True)
-                ],
-                axis=0,
-            )
-            tight = np.flatnonzero(rows & (spacing < MIN_SPACING_PX * width / 448))
-            if len(tight):
-                rows[: int(tight[-1]) + 1] = False
-        index = np.flatnonzero(rows)[::-1]
-        if len(index) < 2:
-            continue
+    if not nearby:
+        return ()
+    columns = np.array([line.u for line in nearby])
+    rows = np.array([line.there for line in nearby]) & (view.row_x < visible_m)
+    rows[:, :crest] = False
+    gaps = np.abs(columns[:, None] - columns[None])
+    gaps[~np.broadcast_to(rows[None], gaps.shape)] = np.inf
+    gaps[np.arange(len(nearby)), np.arange(len(nearby))] = np.inf
+    tight = rows & (gaps.min(1) < MIN_SPACING_PX * width / 448)
+    first = np.where(tight.any(1), tight.shape[1] - np.argmax(tight[:, ::-1], axis=1), 0)
+    tracks = []
+    for k in range(len(nearby)):
+        index = np.flatnonzero(rows[k, first[k] :])[::-1] + first[k]
         breaks = np.flatnonzero(np.diff(index) < -1)
-        if len(breaks):
-            index = index[: int(breaks[0]) + 1]
-        u = line.u[index]
-        inside = (u > -0.1 * width) & (u < canvas.image.shape[1] + 0.1 * width)
-        if inside.sum() < 2:
-            continue
-        points = canvas.view.camera.to_image(np.column_stack([u, view.rows[index]])[inside])
-        points = _clip(points, width, height)
-        points = _unhidden(points, owner)
-        if points is None or np.hypot(*(points[0] - points[-1])) < 0.03 * width:
-            continue
-        found.append(Lane(_thin(points).astype(np.float32), line.line.kind, line.line.color))
+        index = index[: int(breaks[0]) + 1] if len(breaks) else index
+        u = columns[k, index]
+        index = index[(u > -0.1 * width) & (u < canvas.image.shape[1] + 0.1 * width)]
+        if len(index) >= 2:
+            tracks.append((nearby[k].line, np.column_stack([columns[k, index], view.rows[index]])))
+    if not tracks:
+        return ()
+    everything = canvas.view.camera.to_image(np.concatenate([track for _, track in tracks]))
+    for (line, track), stop in zip(tracks, np.cumsum([len(track) for _, track in tracks]).tolist(), strict=True):
+        points = _unhidden(_clip(everything[stop - len(track) : stop], width, height), owner)
+        if points is not None and math.hypot(*(points[0] - points[-1])) >= 0.03 * width:
+            found.append(Lane(_thin(points).astype(np.float32), line.kind, line.color))
     return tuple(sorted(found, key=lambda lane: float(lane.points_px[0, 0])))
 
 
@@ -101,7 +97,7 @@ def _border(inner: F64, outer: F64, width: int, height: int) -> F64:
     return np.asarray(inner + step * max(t, 0.0))
 
 
-def _unhidden(points: F64, owner: U16) -> F64 | None:
+def _unhidden(points: F64, owner: U8) -> F64 | None:
     """Cut ends that lie behind scenery (walls, houses, the bonnet); None when next to nothing is in sight."""
     if len(points) < 2:
         return None
@@ -114,7 +110,7 @@ def _unhidden(points: F64, owner: U16) -> F64 | None:
     points, who, scenery = (a[clear[0] : clear[-1] + 1] for a in (points, who, scenery))
     lengths = np.append(np.hypot(*np.diff(points, axis=0).T), 0)
     total = lengths.sum()
-    if total <= 0 or lengths[who == 0].sum() < 0.12 * total or lengths[scenery].sum() > 0.5 * total:
+    if total <= 0 or lengths[who <= ROAD].sum() < 0.12 * total or lengths[scenery].sum() > 0.5 * total:
         return None
     return points
 
@@ -126,10 +122,10 @@ def _thin(points: F64) -> F64:
     return points
 
 
-def drivable(road: U8, owner: U16) -> tuple[DrivableArea, ...]:
+def drivable(owner: U8) -> tuple[DrivableArea, ...]:
     """Visible carriageway as few simple polygons; holes are opened by a cut upwards, then vertices removed while the fit holds."""
-    height, width = road.shape
-    mask = ((road > 127) & (owner == 0)).astype(np.uint8)
+    height, width = owner.shape
+    mask = cv2.inRange(owner, ROAD, ROAD) & 1
     close = max(int(round(5 * width / 448)) | 1, 3)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((close, close), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -163,7 +159,7 @@ def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDA
     cv2.fillPoly(target, [local], 1)
     area = int(cv2.countNonZero(target))
     best: npt.NDArray[np.int32] | None = None
-    for tolerance in np.array([8.0, 5.0, 3.2, 2.0, 1.2, 0.6]) * shape[1] / 448:
+    for tolerance in np.array([5.0, 2.8, 1.6, 0.8]) * shape[1] / 448:
         thin = cv2.approxPolyDP(local, float(tolerance), True)
         if len(thin) < 3 or not _simple(thin.reshape(-1, 2)):
             continue
@@ -202,7 +198,7 @@ def _simple(points: npt.NDArray[np.int32]) -> bool:
     return not bool(((low_i <= high_j) & (low_j <= high_i)).all(1).any())
 
 
-def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: U16) -> tuple[list[Box], list[Sign], U16]:
+def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: U8) -> tuple[list[Box], list[Sign], U16]:
     """Boxes of what is visible, sign centres, and the instance picture (index into the boxes + 1).
 
     Args:
@@ -211,18 +207,17 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
         owner: id picture in the photograph.
     """
     height, width = owner.shape
-    seen = np.bincount(canvas.owner.reshape(-1), minlength=FIRST_SCENERY_ID)
-    here = np.bincount(owner.reshape(-1), minlength=FIRST_SCENERY_ID)
+    seen, here = (cv2.calcHist([picture], [0], None, [256], [0, 256]).reshape(-1) for picture in (canvas.owner, owner))
     windows = _windows(canvas, [number for number, _ in things if number in canvas.extent and here[number] >= 4], (width, height))
     boxes: list[Box] = []
     signs: list[Sign] = []
-    instance = np.zeros(FIRST_SCENERY_ID + 16, np.uint16)
+    instance = np.zeros(256, np.uint16)
     for number, thing in reversed(things):
         share = seen[number] / max(canvas.whole.get(number, 0), 1)
         if number not in windows or share < MIN_VISIBLE:
             continue
         x0, y0, x1, y1 = _extent(owner, number, windows[number])
-        attributes = {"visible_state": state(share), "track_id": str(thing.track)}
+        attributes = {"visible_state": state(float(share)), "track_id": str(thing.track)}
         if thing.art == "sign":
             if max(x1 - x0, y1 - y0) + 1 < MIN_SIGN_PX * width / 448:
                 continue
@@ -253,7 +248,7 @@ def _windows(canvas: Canvas, numbers: list[int], size: tuple[int, int]) -> dict[
     return {n: (a[0], a[1], b[0], b[1]) for n, a, b in zip(numbers, low.tolist(), high.tolist(), strict=True)}
 
 
-def _extent(owner: U16, number: int, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _extent(owner: U8, number: int, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """First and last column and row holding ``number``: ``x0, y0, x1, y1``."""
     mask = cv2.compare(owner[window[1] : window[3], window[0] : window[2]], float(number), cv2.CMP_EQ)
     x, y, w, h = cv2.boundingRect(mask)

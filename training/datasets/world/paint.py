@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.datasets.world import textures
 from training.datasets.world.canvas import SHIFT, Canvas, fixed
 from training.datasets.world.road import Line
 
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 _BLOCK_ROWS = 48
 _DOUBLE_GAP_M = 0.12
@@ -59,52 +59,56 @@ def _stripe(alpha: F32, u: F64, width_px: F64, strength: F64) -> None:
         np.maximum(part, cover * weight.astype(np.float32)[:, None], out=part)
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, drawn: list[DrawnLine]) -> None:
-    """Paint lines, crossings, stop lines and arrows onto the ground rows; append the lane lines to ``drawn``."""
+def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, rough: U8, drawn: list[DrawnLine]) -> None:
+    """Paint lines, crossings, stop lines and arrows onto the ground rows; append the lane lines to ``drawn``.
+
+    ``rough`` is noise (0..255) that eats away worn paint.
+   """
     view, road = canvas.view, canvas.view.road
     shape = (len(view.rows), canvas.image.shape[1])
-    alphas = {"white": np.zeros(shape, np.float32), "yellow": np.zeros(shape, np.float32)}
+    alphas: dict[str, F32] = {}
     scale = view.f / (view.row_x * view.row_cos)
-    used = set()
     for line in road.lines:
         offset = line.at(view.row_s)
         at = view.row_s + offset * view.row_tan
         there = (at > line.start_m) & (at < line.end_m)
         if not there.any() or line.paint < 0.03:
             continue
-        used.add(line.color)
+        alpha = _layer(alphas, line.color, shape)
         width_px = line.width_m * scale
         u = view.row_u(offset)
         if line.kind == "double":
             gap = (line.width_m + _DOUBLE_GAP_M) / 2
-            _stripe(alphas[line.color], view.row_u(offset + gap), width_px, _painted(line, at, view.row_ds, False))
+            _stripe(alpha, view.row_u(offset + gap), width_px, _painted(line, at, view.row_ds, False))
             second = _painted(line, at, view.row_ds, line.partner_dashed)
-            _stripe(alphas[line.color], view.row_u(offset - gap), width_px, second)
+            _stripe(alpha, view.row_u(offset - gap), width_px, second)
         else:
-            _stripe(alphas[line.color], u, width_px, _painted(line, at, view.row_ds, line.kind == "dashed"))
+            _stripe(alpha, u, width_px, _painted(line, at, view.row_ds, line.kind == "dashed"))
         drawn.append(DrawnLine(line, u, there))
-    lane_paint = np.maximum(alphas["white"], alphas["yellow"])
-    canvas.paint[view.horizon :] = (lane_paint > 0.3) * np.uint8(255)
+    for alpha in alphas.values():
+        canvas.paint[view.horizon :][alpha > 0.3] = 255
     if road.crossings or road.stop_lines or road.arrows:
-        used.add("white")
-        _across(canvas, s, d, alphas["white"])
-        _arrows(canvas, alphas["white"])
+        white = _layer(alphas, "white", shape)
+        _across(canvas, s, d, white)
+        _arrows(canvas, white)
     wear = rng.uniform(0.0, 1.0)
-    colors = {
-        "white": np.array([1.0, 1.0, 1.0]) * rng.uniform(195, 248) * (1 - 0.05 * rng.random(3)),
-        "yellow": np.array([rng.uniform(40, 110), rng.uniform(155, 195), rng.uniform(205, 245)]),
-    }
-    if not used:
+    colors = {"white": rng.uniform(195, 248) * (1 - 0.05 * rng.random(3)), "yellow": rng.uniform((40, 155, 205), (110, 195, 245))}
+    if not alphas:
         return
-    noise = cv2.remap(textures.blotches(), d * 9 + 77, s * 3, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    kept = np.clip((noise.astype(np.float32) - np.float32(75 * wear)) * np.float32(1 / 40), 0.25, 1.0)
+    kept = cv2.addWeighted(rough, 255 / 40, rough, 0, -75 * wear * 255 / 40)  # saturates
+    kept = cv2.max(kept, 64)
     ground = canvas.image[view.horizon :]
-    for name in sorted(used):
-        alpha = (np.minimum(alphas[name] * kept, 1) * 255).astype(np.uint8)
-        wide = cv2.cvtColor(alpha, cv2.COLOR_GRAY2BGR)
-        paint = cv2.multiply(wide, (*colors[name], 0.0), scale=1 / 255)
+    for name in sorted(alphas):
+        wide = cv2.cvtColor(cv2.multiply(cv2.convertScaleAbs(alphas[name], alpha=255), kept, scale=1 / 255), cv2.COLOR_GRAY2BGR)
         cv2.multiply(ground, cv2.bitwise_not(wide), dst=ground, scale=1 / 255)
-        cv2.add(ground, paint, dst=ground)
+        cv2.add(ground, cv2.transform(wide, np.diag(colors[name] / 255)), dst=ground)
+
+
+def _layer(layers: dict[str, F32], color: str, shape: tuple[int, int]) -> F32:
+    """The coverage picture of one colour, made when first needed."""
+    if color not in layers:
+        layers[color] = np.zeros(shape, np.float32)
+    return layers[color]
 
 
 def _across(canvas: Canvas, s: F32, d: F32, alpha: F32) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from getok_drive.tokens.vocab import BOX_CLASSES
 from training.datasets.world import (
@@ -26,12 +27,25 @@ from training.datasets.world import (
     vehicles,
 )
 from training.datasets.world.camera import CAMERA_FORWARD_M, Camera, Rig
-from training.datasets.world.canvas import BRIDGE, BUILDING, HOOD, POLE, VEGETATION, WALL, Canvas
+from training.datasets.world.canvas import (
+    BRIDGE,
+    BUILDING,
+    FIRST_SCENERY_ID,
+    FIRST_THING_ID,
+    HOOD,
+    NOBODY,
+    POLE,
+    ROAD,
+    VEGETATION,
+    WALL,
+    Canvas,
+)  # fmt: skip
 from training.datasets.world.dice import pick
 from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import REACH_M, View
 from training.samples import Sample
 
+U8 = npt.NDArray[np.uint8]
 SEMANTIC = (
     "sky",
     "road",
@@ -64,7 +78,7 @@ class World:
     ego_yaw: float
 
 
-def create(seed: int, length_m: float = 260.0) -> World:
+def create(seed: int, length_m: float = 200.0) -> World:
     """The world of ``seed`` with ``length_m`` of road ahead."""
     rng = np.random.Generator(np.random.PCG64([seed, int(length_m)]))
     rig = Rig.sample(rng)
@@ -110,23 +124,27 @@ def picture(
     if world.look.surface == "wet":
         effects.wet(canvas)
     labelled = []
-    for number, (thing, spot, end) in enumerate(placed, 1):
-        _draw(canvas, thing, spot, end, number)
+    named = sum(bool(thing.label) for thing, _, _ in placed)
+    number = FIRST_THING_ID - max(named - (FIRST_SCENERY_ID - FIRST_THING_ID), 0)  # the farthest go without if there are too many
+    for thing, spot, end in placed:
+        _draw(canvas, thing, spot, end, max(number, NOBODY))
         if thing.label:
-            labelled.append((number, thing))
+            if number >= FIRST_THING_ID:
+                labelled.append((number, thing))
+            number += 1
     effects.glow(canvas)
-    image, owner, road_mask, paint_mask = effects.develop(canvas, world.lens, HOOD, stream)
+    image, owner = effects.develop(canvas, world.lens, stream)
     boxes, found_signs, instance = labels.boxes_and_signs(canvas, labelled, owner)
     lanes = labels.lanes(canvas, drawn, owner)
     vehicles_seen = sum(box.class_name in ("car", "truck", "bus", "two_wheeler") for box in boxes)
     pictures = {}
     if masks:
         pictures = {
-            "semantic": _semantic(canvas, owner, road_mask, paint_mask, labelled),
-            "instance": instance[np.minimum(owner, len(instance) - 1)],
+            "semantic": _semantic(canvas, owner, labelled),
+            "instance": instance[owner],
         }
     return Sample(
-        image, lanes, labels.drivable(road_mask, owner), tuple(boxes), tuple(found_signs),
+        image, lanes, labels.drivable(owner), tuple(boxes), tuple(found_signs),
         scene={"surface_condition": world.look.surface, "traffic_density": labels.density(vehicles_seen)}, masks=pictures,
         meta=_meta(world, camera, view, s_m, d_m, dyaw_rad),
     )  # fmt: skip
@@ -158,14 +176,15 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
         return []
     sd = np.array([thing.at(time_s) for thing in things])
     size = np.array([thing.size_m for thing in things])
+    labels_wanted = np.array([bool(thing.label) for thing in things])
     along = np.array([thing.art in _ALONG for thing in things])
     x, y, bearing = view.place(sd[:, 0], sd[:, 1])
     end_x, end_y, _ = view.place(sd[:, 0] + size[:, 0] * along, sd[:, 1])
     reach = np.max(np.abs(size[:, :2]), axis=1)
     low, high = view.s_range
     half = view.camera.canvas_wh[0] / view.f * 0.62
-    tall = np.array([5.2 if thing.art == "bridge" else thing.size_m[2] for thing in things]) * view.f / np.maximum(x, 1)
-    shown = (sd[:, 0] > low) & (sd[:, 0] < high) & (np.where(along, end_x, x + reach) > 1.5) & (tall > 3)
+    tall = np.array([{"bridge": 6.0, "rail": 2.5, "wall": 2.5}.get(thing.art, thing.size_m[2]) for thing in things]) * view.f / np.maximum(x, 1)
+    shown = (sd[:, 0] > low) & (sd[:, 0] < high) & (np.where(along, end_x, x + reach) > 1.5) & (tall > np.where(labels_wanted, 4.0, 5.0) * view.camera.size_wh[0] / 448)
     shown &= np.abs(y) < half * np.maximum(np.maximum(x, end_x), 1) + reach + 2
     index = np.flatnonzero(shown)
     index = index[np.argsort(-x[index], kind="stable")]
@@ -238,20 +257,19 @@ def _sprite(canvas: Canvas, thing: Thing, spot: Spot, number: int) -> None:
     canvas.sprite(mips, u, v, width, height, spot.clip, gain, offset, owner, thing.flip, hard=owner == VEGETATION)
 
 
-def _semantic(
-    canvas: Canvas, owner: np.ndarray, road_mask: np.ndarray, paint_mask: np.ndarray, labelled: list[tuple[int, Thing]]
-) -> np.ndarray:
-    table = np.zeros(HOOD + 8, np.uint8)
+def _semantic(canvas: Canvas, owner: U8, labelled: list[tuple[int, Thing]]) -> U8:
+    """Class of every pixel, an index into `SEMANTIC`."""
+    table = np.zeros(256, np.uint8)
     groups = {"car": 4, "truck": 4, "bus": 4, "two_wheeler": 4, "pedestrian": 5}
     for number, thing in labelled:
         table[number] = 7 if thing.art == "sign" else groups.get(thing.label, 6)
-    for scenery_id, code in ((POLE, 8), (BUILDING, 9), (VEGETATION, 10), (WALL, 11), (BRIDGE, 9), (HOOD, 12)):
+    for scenery_id, code in ((ROAD, 1), (POLE, 8), (BUILDING, 9), (VEGETATION, 10), (WALL, 11), (BRIDGE, 9), (HOOD, 12)):
         table[scenery_id] = code
+    below = np.zeros(canvas.owner.shape, np.uint8)
+    below[canvas.view.horizon :] = 1
+    fixed, _ = canvas.view.camera.maps()
+    floor, paint_mask = (cv2.remap(p, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for p in (below, canvas.paint))
     picture = table[owner]
-    below = np.zeros(canvas.image.shape[:2], np.uint8)
-    below[canvas.view.horizon :] = 3
-    fixed, weights = canvas.view.camera.maps()
-    floor = cv2.remap(below, fixed, weights, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-    floor[road_mask > 127] = 1
-    floor[paint_mask > 127] = 2
-    return np.where(owner == 0, floor, picture)
+    picture[(owner == NOBODY) & (floor > 0)] = 3
+    picture[(owner <= ROAD) & (paint_mask > 0)] = 2
+    return np.asarray(picture)

@@ -42,6 +42,17 @@ def sky(canvas: Canvas, rng: np.random.Generator) -> None:
         cv2.add(cv2.multiply(area, cv2.bitwise_not(thick), scale=1 / 255), white, dst=area)
 
 
+def _band(trees: bool, height: int, width: int, start: int) -> U8:
+    """A piece of noise as a grey ``(height, width, 3)`` picture, starting at column ``start`` of the atlas."""
+    atlas = _bands(trees)
+    return cv2.copyMakeBorder(atlas[: min(height, 512), start : start + min(width, 512)], 0, max(height - 512, 0), 0, max(width - 512, 0), cv2.BORDER_WRAP)
+
+
+@lru_cache(maxsize=2)
+def _bands(trees: bool) -> U8:
+    return cv2.cvtColor(np.tile(textures.foliage() if trees else textures.terrain(), (1, 2)), cv2.COLOR_GRAY2BGR)
+
+
 def backdrop(canvas: Canvas, layers: list[tuple[str, float, float, int]]) -> None:
     """Hills and tree lines along the horizon: ``(kind, height_rad, distance_m, phase)``, far to near."""
     view, look = canvas.view, canvas.look
@@ -62,12 +73,12 @@ def backdrop(canvas: Canvas, layers: list[tuple[str, float, float, int]]) -> Non
         cv2.fillPoly(mask, [fixed(outline)], 255, cv2.LINE_AA, 4)
         base = {"hill": look.materials["dry" if phase % 2 else "grass"], "trees": (42, 68, 56), "town": (120, 125, 132)}[kind]
         color = np.array(lit(canvas, base, distance, 0, 0.8))
-        atlas = textures.foliage() if kind == "trees" else textures.terrain()
-        rows = np.arange(low, low + mask.shape[0]) % 512
-        columns = (np.arange(width) + int(view.heading * view.f) + phase) % 512
-        clear = float(np.exp(-distance / look.visibility_m))
-        texture = (atlas[rows][:, columns].astype(np.float32) - 128) * (clear * (0.8 if kind == "trees" else 0.5) / 128) + 1
-        layer = np.clip(color * texture[..., None], 0, 255).astype(np.uint8)
+        start = int(view.heading * view.f) + phase
+        clear = math.exp(-distance / look.visibility_m)
+        gain = _band(kind == "trees", mask.shape[0], width, start % 512)
+        k = clear * (0.8 if kind == "trees" else 0.5) / 128
+        tint = np.column_stack([np.outer(color, (k / 3,) * 3), color * (1 - 128 * k)])
+        layer = cv2.transform(gain, tint)
         cv2.copyTo(layer, mask, canvas.image[low : view.horizon + 2])
         canvas.owner[low : view.horizon + 2][mask > 0] = VEGETATION if kind != "town" else BUILDING
 

@@ -275,8 +275,8 @@ def mesh(name: str, coarse: bool = False) -> Mesh:
 
 @lru_cache(maxsize=1024)
 def paints(number: int, braking: bool, lights: bool) -> dict[str, Bgr]:
-    """Colours of every material of one vehicle, from one of 256 sets."""
-    rng = np.random.Generator(np.random.PCG64([70, number % 256]))
+    """Colours of every material of one vehicle; ``number`` below 128."""
+    rng = np.random.Generator(np.random.PCG64([70, number]))
     if rng.random() < 0.62:
         grey = pick(rng, [22.0, 45.0, 85.0, 125.0, 165.0, 205.0, 232.0])
         body = np.clip(grey + rng.normal(0, 4, 3), 8, 250)
@@ -299,7 +299,7 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> Non
     view, look = canvas.view, canvas.look
     height_px = thing.size_m[2] * view.f / max(spot.x, 1.0)
     model = mesh(thing.model, height_px < 14)
-    colors = paints(thing.seed, thing.braking, lit or thing.seed % 3 == 0)
+    colors = paints(thing.seed % 128, thing.braking, lit or thing.seed % 3 == 0)
     heading = spot.bearing + thing.heading
     cos, sin = math.cos(heading) * thing.scale, math.sin(heading) * thing.scale
     px, py, pz = model.points
