@@ -219,4 +219,4 @@ def from_text(text: str) -> list[int]:
 
     Never raises: each piece that is no token becomes `UNKNOWN_ID`, which the parser counts and reports.
     """
-    return [TOKEN_ID.get(piece, UNKNOWN_ID) for piece in re.findall(r"<[^<>\s]*>|[^<\s]+|<", text)]
+    return [TOKEN_ID.get(piece, UNKNOWN_ID) for piece in re.findall(r"<[^<>\s]*>?|[^<\s]+", text)]
