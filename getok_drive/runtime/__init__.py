@@ -1,0 +1,1 @@
+"""Backends that run a model, and the one decoder that drives them."""

@@ -1,0 +1,189 @@
+"""The ONNX Runtime backend: preallocated buffers bound once; a step of the decoder copies one embedding, no more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from getok_drive.errors import BackendError
+from getok_drive.runtime.backend import Geometry, check_room, conversation_positions, rotary_table
+from getok_drive.types import FloatArray
+
+FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Waiting threads that spin take the cores from whatever else runs: decoding, drawing, the next frame.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes, without a common base
+        raise BackendError(f"onnx backend: {path} cannot be loaded: {error}; export the bundle again") from error
+
+
+class OnnxBackend:
+    """`Backend` on ONNX Runtime's CPU provider.
+
+    The key and value buffers are inputs and outputs of the decoder at the same time: its attention writes the new positions
+    into them. For one token per step, every tensor stays bound and only the values behind the bindings change.
+
+    Args:
+        folder: holds `FILES`.
+        geometry: must agree with the graphs.
+        count_before: text tokens before the image (fixes the places of everything behind).
+        capacity: most positions of a conversation.
+        threads: for the vision tower; 0: one per core, at most four. The decoder's steps are too small to share.
+
+    Raises:
+        BackendError: when a file is missing or does not fit the geometry.
+    """
+
+    name = "onnx"
+
+    def __init__(self, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0) -> None:
+        for file in FILES:
+            if not (folder / file).is_file():
+                raise BackendError(f"onnx backend: {folder / file} is missing; export the bundle with python -m training.export")
+        threads = threads or min(_cores(), 4)
+        self.device = f"CPU, {threads} thread{'s' * (threads > 1)}"
+        self.capacity = capacity
+        self.length = 0
+        self._geometry = geometry
+        self._count_before = count_before
+        self._embedding: npt.NDArray[np.floating] = np.load(folder / "embedding.npy", mmap_mode="r", allow_pickle=False)
+        self._vision = _session(folder / "vision.onnx", threads)
+        self._decoder = _session(folder / "decoder.onnx", 1)
+        self._check()
+
+        self._cos, self._sin = rotary_table(geometry, conversation_positions(geometry, count_before, capacity))
+        self._pixels = np.zeros((geometry.num_patches, geometry.patch_dim), np.float32)
+        self._visual = np.zeros((geometry.num_visual_tokens, geometry.hidden_size), np.float32)
+        self._cached, self._total = np.zeros(1, np.int32), np.zeros(1, np.int32)
+        self._one = np.zeros((1, 1, geometry.hidden_size), np.float32)
+        self._logits: FloatArray = np.zeros((1, 1, geometry.vocab_size), np.float32)
+        self._answer: FloatArray = self._logits[0, 0]
+        shape = (1, geometry.kv_heads, capacity, geometry.head_dim)
+        self._cache = {f"{kind}_{i}": np.zeros(shape, np.float32) for i in range(geometry.layers) for kind in ("key", "value")}
+
+        self._vision_binding = self._vision.io_binding()
+        _bind_input(self._vision_binding, "pixel_values", self._pixels)
+        _bind_output(self._vision_binding, "visual", self._visual)
+        self._binding = self._bound(self._one)
+
+    def _bound(self, embeddings: FloatArray) -> ort.IOBinding:
+        """A binding of the decoder to these embeddings and the backend's own buffers."""
+        binding = self._decoder.io_binding()
+        _bind_input(binding, "inputs_embeds", embeddings)
+        for name, array in (("cached", self._cached), ("total", self._total), ("cos", self._cos), ("sin", self._sin)):
+            _bind_input(binding, name, array)
+        _bind_output(binding, "logits", self._logits)
+        for name, array in self._cache.items():
+            _bind_input(binding, name, array)
+            _bind_output(binding, f"new_{name}", array)
+        return binding
+
+    def _check(self) -> None:
+        g = self._geometry
+        found = {node.name: list(node.shape) for session in (self._vision, self._decoder) for node in session.get_inputs()}
+        found |= {node.name: list(node.shape) for session in (self._vision, self._decoder) for node in session.get_outputs()}
+        cache: list[int | str] = [1, g.kv_heads, "capacity", g.head_dim]
+        expected: dict[str, list[int | str]] = {
+            "pixel_values": [g.num_patches, g.patch_dim],
+            "visual": [g.num_visual_tokens, g.hidden_size],
+            "inputs_embeds": [1, "T", g.hidden_size],
+            "logits": [1, 1, g.vocab_size],
+        }
+        expected |= {f"{kind}_{i}": cache for i in range(g.layers) for kind in ("key", "value")}
+        for name, shape in expected.items():
+            if found.get(name) != shape:
+                raise BackendError(f"onnx backend: tensor {name} is {found.get(name)} in the graph but {shape} in the contract")
+        table = self._embedding
+        if table.ndim != 2 or table.shape != (g.vocab_size, g.hidden_size) or table.dtype not in (np.float16, np.float32):
+            raise BackendError(
+                f"onnx backend: embedding.npy is {table.dtype} {table.shape}, expected {(g.vocab_size, g.hidden_size)}"
+            )
+
+    def encode(self, pixel_values: FloatArray) -> FloatArray:
+        """Visual tokens ``(num_visual_tokens, hidden_size)``, valid until the next call."""
+        if pixel_values.shape != self._pixels.shape:
+            raise BackendError(f"onnx backend: expected pixel_values {self._pixels.shape}, got {pixel_values.shape}")
+        self._pixels[:] = pixel_values
+        _run(self._vision, self._vision_binding)
+        return self._visual
+
+    def prefill(self, ids_before: Sequence[int], visual: FloatArray, ids_after: Sequence[int]) -> FloatArray:
+        """Begin a new conversation; see `Backend.prefill`."""
+        if len(ids_before) != self._count_before or visual.shape != self._visual.shape:
+            raise BackendError(
+                f"onnx backend: expected {self._count_before} tokens before visual tokens of shape {self._visual.shape}, "
+                f"got {len(ids_before)} and {visual.shape}"
+            )
+        self.length = 0
+        parts = (self._rows(ids_before), visual, self._rows(ids_after))
+        return self._pass(np.concatenate(parts, dtype=np.float32)[None])
+
+    def step(self, ids: Sequence[int]) -> FloatArray:
+        """Append tokens; see `Backend.step`."""
+        if len(ids) != 1:
+            return self._pass(self._rows(ids).astype(np.float32)[None])
+        check_room(self, 1)
+        if not 0 <= ids[0] < len(self._embedding):
+            raise BackendError(f"onnx backend: token id {ids[0]} is none of the {len(self._embedding)} of the vocabulary")
+        self._one[0, 0] = self._embedding[ids[0]]
+        self._cached[0] = self.length
+        self.length += 1
+        self._total[0] = self.length
+        _run(self._decoder, self._binding)
+        return self._answer
+
+    def rewind(self, length: int) -> None:
+        """Forget every position from ``length`` on; what the buffers hold there is overwritten later."""
+        if not 0 <= length <= self.length:
+            raise BackendError(f"onnx backend: cannot rewind from {self.length} to {length} positions")
+        self.length = length
+
+    def _rows(self, ids: Sequence[int]) -> npt.NDArray[np.floating]:
+        index = np.asarray(ids, dtype=np.int64)
+        if index.size and (index.min() < 0 or index.max() >= len(self._embedding)):
+            raise BackendError(
+                f"onnx backend: token ids {index.min()}..{index.max()} exceed the vocabulary of {len(self._embedding)}"
+            )
+        rows: npt.NDArray[np.floating] = self._embedding[index]
+        return rows
+
+    def _pass(self, embeddings: FloatArray) -> FloatArray:
+        count = embeddings.shape[1]
+        check_room(self, count)
+        self._cached[0] = self.length + count - 1
+        self._total[0] = self.length = self.length + count
+        _run(self._decoder, self._bound(np.ascontiguousarray(embeddings)))
+        return self._answer
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bind_input(binding: ort.IOBinding, name: str, array: npt.NDArray[np.generic]) -> None:
+    assert array.flags.c_contiguous, name  # bound by address
+    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def _bind_output(binding: ort.IOBinding, name: str, array: npt.NDArray[np.generic]) -> None:
+    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # see _session
+        raise BackendError(f"onnx backend: inference failed: {error}") from error

@@ -1,0 +1,116 @@
+"""The reference backend: transformers' own Qwen2.5-VL on torch, from a bundle's ``model.safetensors``; CPU or CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from getok_drive.errors import BackendError
+from getok_drive.runtime.backend import Geometry, check_room, conversation_positions
+from getok_drive.types import FloatArray
+
+try:
+    import torch
+    from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+except ImportError as error:
+    raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
+
+FILES = ("model.safetensors", "config.json")
+
+
+class TorchBackend:
+    """`Backend` on torch; positions are given explicitly, so that M-RoPE never depends on what transformers infers.
+
+    Args:
+        folder: holds `FILES`.
+        geometry: must agree with the model.
+        count_before: text tokens before the image.
+        capacity: most positions of a conversation.
+        threads: torch's CPU threads; 0 leaves them as they are.
+        device: ``cpu``, ``cuda``, ...; by default CUDA where there is one.
+
+    Raises:
+        BackendError: when the files cannot be loaded or do not fit the geometry.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0, device: str | None = None
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
+        try:
+            model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BackendError(f"torch backend: {folder} cannot be loaded: {error}") from error
+        self._model = model.eval().requires_grad_(False).to(self._device)
+        config = model.config.text_config
+        if (config.vocab_size, config.hidden_size) != (geometry.vocab_size, geometry.hidden_size):
+            raise BackendError(f"torch backend: {folder / 'config.json'} has another vocab_size or hidden_size than the contract")
+        self.device = f"{self._device}, {dtype}".replace("torch.", "")
+        self.capacity = capacity
+        self.length = 0
+        self._count_before = count_before
+        positions = conversation_positions(geometry, count_before, capacity)
+        self._positions = torch.from_numpy(positions)[:, None].to(self._device)
+        self._grid_thw = torch.tensor([[1, *geometry.grid_hw]], device=self._device)
+        self._cache: Any = None
+
+    @torch.inference_mode()
+    def encode(self, pixel_values: FloatArray) -> torch.Tensor:
+        """Visual tokens ``(num_visual_tokens, hidden_size)`` on the device."""
+        pixels = torch.from_numpy(pixel_values).to(self._device, self._model.dtype)
+        visual: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
+        return visual
+
+    @torch.inference_mode()
+    def prefill(self, ids_before: Sequence[int], visual: torch.Tensor, ids_after: Sequence[int]) -> FloatArray:
+        """Begin a new conversation; see `Backend.prefill`."""
+        if len(ids_before) != self._count_before:
+            raise BackendError(f"torch backend: expected {self._count_before} tokens before the image, got {len(ids_before)}")
+        self.length = 0
+        self._cache = DynamicCache(config=self._model.config.text_config)
+        return self._pass(torch.cat([self._embed(ids_before), visual, self._embed(ids_after)]))
+
+    @torch.inference_mode()
+    def step(self, ids: Sequence[int]) -> FloatArray:
+        """Append tokens; see `Backend.step`."""
+        return self._pass(self._embed(ids))
+
+    def rewind(self, length: int) -> None:
+        """Forget every position from ``length`` on."""
+        if not 0 <= length <= self.length:
+            raise BackendError(f"torch backend: cannot rewind from {self.length} to {length} positions")
+        if length < self.length:
+            self._cache.crop(length)
+            self.length = length
+
+    def _embed(self, ids: Sequence[int]) -> torch.Tensor:
+        size = self._model.config.text_config.vocab_size
+        if not all(0 <= token < size for token in ids):
+            raise BackendError(f"torch backend: a token id is none of the {size} of the vocabulary: {list(ids)}")
+        embedding: torch.Tensor = self._model.get_input_embeddings()(
+            torch.tensor(list(ids), dtype=torch.long, device=self._device)
+        )
+        return embedding
+
+    def _pass(self, embeddings: torch.Tensor) -> FloatArray:
+        check_room(self, len(embeddings))
+        end = self.length + len(embeddings)
+        hidden = self._model.model.language_model(
+            inputs_embeds=embeddings[None],
+            position_ids=self._positions[:, :, self.length : end],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.length = end
+        logits: FloatArray = self._model.lm_head(hidden[:, -1])[0].float().cpu().numpy().astype(np.float32, copy=False)
+        return logits

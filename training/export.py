@@ -1,0 +1,211 @@
+"""``python -m training.export CHECKPOINT --out FOLDER``: a trained checkpoint becomes a bundle that the runtime can load.
+
+Weights are rounded to half precision once, and both the ONNX graphs and ``model.safetensors`` hold the rounded values: the
+backends of one bundle compute with the same numbers. The written bundle is loaded and verified before the command ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+
+from getok_drive.bundle import (
+    CONTRACT,
+    FORMAT,
+    Bundle,
+    CalibrationSpec,
+    Contract,
+    ImageSpec,
+    PromptSpec,
+    TokenSpec,
+    TrainingData,
+    file_sha256,
+)  # fmt: skip
+from getok_drive.errors import ConfigError, GetokError
+from getok_drive.preprocess import CLIP_MEAN_RGB, CLIP_STD_RGB, Preprocessor
+from getok_drive.runtime.backend import Geometry
+from getok_drive.tokens import prompts
+from getok_drive.tokens.elements import KINDS
+from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
+from training.model import first_token_id, load_checkpoint
+from training.onnx_graphs import decoder_graph, vision_graph
+
+WORLD_TERMS = TrainingData("procedural driving world of this repository (training/datasets/world)", "Apache-2.0")
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    name: str = "nano",
+    image_size_wh: tuple[int, int] = (448, 252),
+    calibration: Mapping[str, CalibrationSpec] | None = None,
+    training: Sequence[TrainingData] = (WORLD_TERMS,),
+) -> Bundle:
+    """Write a bundle.
+
+    Args:
+        checkpoint: folder of `training.sft` (ordinary transformers files).
+        out: the bundle's folder; an older bundle there is replaced as a whole.
+        name: the bundle's name.
+        image_size_wh: the one input size.
+        calibration: of the confidences, by element kind; by default none.
+        training: what the model was trained on.
+
+    Returns:
+        The bundle, loaded and verified.
+
+    Raises:
+        ConfigError: the checkpoint or a setting cannot be used, or ``out`` holds something else than a bundle.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / CONTRACT).is_file():
+        raise ConfigError(f"{out} exists and is no bundle; choose another folder or empty it")
+    model, tokenizer = load_checkpoint(checkpoint)
+    model.eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(parameter.half().float())
+    vision = model.config.vision_config
+    preprocessor = Preprocessor(image_size_wh, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        fresh = Path(folder) / out.name
+        fresh.mkdir()
+        _write_model(model, tokenizer, preprocessor, fresh)
+        contract = Contract(
+            format=FORMAT,
+            name=name,
+            git_commit=_git_commit(),
+            tokens=TokenSpec(GRID_SIZE, OFFSET_ROUNDS, first_token_id(tokenizer), TOKENS),
+            image=ImageSpec(
+                image_size_wh,
+                vision.patch_size,
+                vision.spatial_merge_size,
+                vision.temporal_patch_size,
+                CLIP_MEAN_RGB,
+                CLIP_STD_RGB,
+            ),
+            prompt=_prompt(tokenizer),
+            model=geometry(model, preprocessor),
+            calibration=dict(calibration or {}),
+            training=tuple(training),
+            files={path.name: file_sha256(path) for path in sorted(fresh.iterdir())},
+        )
+        (fresh / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+        Bundle.load(fresh)
+        if out.exists():
+            shutil.rmtree(out)
+        fresh.rename(out)
+    return Bundle.load(out)
+
+
+def recalibrate(folder: Path, calibration: Mapping[str, CalibrationSpec]) -> Bundle:
+    """Write another calibration into a bundle's contract; the bundle's identity changes with it.
+
+    Args:
+        folder: the bundle.
+        calibration: by element kind; replaces the old one.
+    """
+    contract = dataclasses.replace(Bundle.load(folder).contract, calibration=dict(calibration))
+    (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+    return Bundle.load(folder)
+
+
+def geometry(model: Qwen2_5_VLForConditionalGeneration, preprocessor: Preprocessor) -> Geometry:
+    """The model's shape as the runtime needs it."""
+    text: Any = model.config.text_config
+    return Geometry(
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        head_dim=text.hidden_size // text.num_attention_heads,
+        rope_theta=float(text.rope_parameters["rope_theta"]),
+        mrope_section=tuple(text.rope_parameters["mrope_section"]),
+        grid_hw=preprocessor.grid_hw,
+        merge_size=preprocessor.merge_size,
+        patch_dim=preprocessor.patch_dim,
+    )
+
+
+def read_calibration(path: Path) -> dict[str, CalibrationSpec]:
+    """The calibration that ``python -m training.evaluate --fit-calibration`` wrote: one for all kinds, or one for each.
+
+    Raises:
+        ConfigError: on another content.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        each = record if "temperature" not in record else dict.fromkeys(KINDS, record)
+        return {
+            kind: CalibrationSpec(float(each[kind]["temperature"]), float(each[kind]["bias"])) for kind in KINDS if kind in each
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: no calibration: {error}; make one with python -m training.evaluate --fit-calibration"
+        ) from error
+
+
+def _write_model(
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, preprocessor: Preprocessor, folder: Path
+) -> None:
+    onnx.save(vision_graph(model, preprocessor.grid_hw), str(folder / "vision.onnx"))
+    onnx.save(decoder_graph(model), str(folder / "decoder.onnx"))
+    embedding = model.model.language_model.embed_tokens.weight.detach().half().numpy()
+    np.save(folder / "embedding.npy", embedding, allow_pickle=False)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    with tempfile.TemporaryDirectory() as scratch:
+        model.half().save_pretrained(scratch, safe_serialization=True)
+        for name in ("model.safetensors", "config.json"):
+            shutil.copyfile(Path(scratch) / name, folder / name)
+    model.float()
+
+
+def _prompt(tokenizer: PreTrainedTokenizerFast) -> PromptSpec:
+    before, after = prompts.propose_segments()
+    parts = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (before, after, prompts.refine_segment())]
+    return PromptSpec(prompts.prompt_hash(), *parts)
+
+
+def _git_commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("checkpoint", type=Path, help="folder written by training.sft")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--name", default="nano", help="the bundle's name (default: %(default)s)")
+    parser.add_argument("--image-size", default="448x252", metavar="WxH", help="the one input size (default: %(default)s)")
+    parser.add_argument("--calibration", type=Path, help="calibration.json of training.evaluate --fit-calibration")
+    options = parser.parse_args(arguments)
+    try:
+        width, _, height = options.image_size.partition("x")
+        if not (width.isdigit() and height.isdigit()):
+            raise ConfigError(f"--image-size {options.image_size!r}: expected WxH, such as 448x252")
+        calibration = read_calibration(options.calibration) if options.calibration else None
+        bundle = export(options.checkpoint, options.out, options.name, (int(width), int(height)), calibration)
+    except GetokError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    size = sum(path.stat().st_size for path in bundle.folder.iterdir())
+    print(f"{bundle.folder}: bundle {bundle.name} {bundle.sha256[:12]}, {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""The two ONNX graphs of a bundle, written operation by operation from a model's weights.
+
+They compute what transformers' Qwen2.5-VL computes (tests compare them) in a form that ONNX Runtime runs fast on a CPU:
+everything that follows from the one image size (window order, rotary angles, window masks) is a constant, and batch size is
+one. The decoder's attention is ONNX Runtime's ``GroupQueryAttention``, which writes new keys and values into the buffers
+that hold the old ones: the cache is never copied, and from step to step nothing but the new token's embedding changes.
+Weights are stored in half precision and computed with in single precision.
+
+Source: Qwen2.5-VL (arXiv 2502.13923); rotary embedding in its multimodal form: Qwen2-VL (arXiv 2409.12191), section 2.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+from getok_drive.errors import ConfigError
+
+OPSET = 18
+IR_VERSION = 9
+FUSED = "com.microsoft"  # ONNX Runtime's own operations
+
+
+class _Graph:
+    """A graph under construction; every method adds operations and returns the name of their result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def op(self, kind: str, *inputs: str, outputs: tuple[str, ...] = (), domain: str = "", **attributes: Any) -> str:
+        """Add one operation; returns its first output."""
+        outputs = outputs or (f"{kind}_{len(self.nodes)}",)
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=name, domain=domain, **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, value: npt.ArrayLike, dtype: Any) -> str:
+        """A constant stored as it is; the same name may be asked for again."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, dtype=dtype, order="C"), name)
+        return name
+
+    def weight(self, name: str, value: Tensor) -> str:
+        """A weight stored in half precision; ONNX Runtime widens it once, when it loads the graph."""
+        half = value.detach().to(torch.float16).cpu().numpy()
+        if not np.isfinite(half).all():
+            raise ConfigError(f"export: weight {name} does not fit into half precision; the model has diverged")
+        return self.op("Cast", self.constant(name, half, np.float16), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
+
+    def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
+        """``x @ weight.T + bias``."""
+        y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
+        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+
+    def gelu(self, x: str) -> str:
+        """``x / 2 * (1 + erf(x / sqrt(2)))``."""
+        erf = self.op("Erf", self.op("Mul", x, self.constant("half_root", 0.5**0.5, np.float32)))
+        risen = self.op("Mul", x, self.op("Add", erf, self.constant("one", 1.0, np.float32)))
+        return self.op("Mul", risen, self.constant("half", 0.5, np.float32))
+
+    def rms_norm(self, x: str, name: str, source: Any) -> str:
+        """``x / sqrt(mean(x^2) + eps) * weight``, in the shape that ONNX Runtime recognises and fuses."""
+        square = self.op("Pow", x, self.constant("two", 2.0, np.float32))
+        mean = self.op("ReduceMean", square, self.constant("last_axis", [-1], np.int64), keepdims=1)
+        epsilon = self.constant(f"epsilon_{source.variance_epsilon}", source.variance_epsilon, np.float32)
+        root = self.op("Sqrt", self.op("Add", mean, epsilon))
+        return self.op("Mul", self.op("Div", x, root), self.weight(f"{name}.weight", source.weight))
+
+    def gated_mlp(self, x: str, name: str, source: Any) -> str:
+        """``down(silu(gate(x)) * up(x))`` with gate and up in one product."""
+        biases = None if source.gate_proj.bias is None else torch.cat((source.gate_proj.bias, source.up_proj.bias))
+        both = self.linear(x, f"{name}.gate_up", torch.cat((source.gate_proj.weight, source.up_proj.weight)), biases)
+        gate, up = f"{name}.gate", f"{name}.up"
+        self.op("Split", both, outputs=(gate, up), axis=-1, num_outputs=2)
+        silu = self.op("Mul", gate, self.op("Sigmoid", gate))
+        return self.linear(self.op("Mul", silu, up), f"{name}.down", source.down_proj.weight, source.down_proj.bias)
+
+    def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """The finished, checked model."""
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="getok-drive")
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def _float(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, int]) -> onnx.ModelProto:
+    """Patches of one image in, merged visual tokens out.
+
+    Input ``pixel_values (patches, patch_dim)``, output ``visual (patches / merge**2, text_hidden)``, both float32.
+
+    Args:
+        model: the model whose vision tower is taken.
+        grid_hw: patches along the height and the width of the one image size.
+    """
+    tower = model.model.visual
+    config = tower.config
+    hidden_dim, heads = config.hidden_size, config.num_heads
+    head_dim, count = hidden_dim // heads, grid_hw[0] * grid_hw[1]
+    grid_thw = torch.tensor([[1, *grid_hw]])
+    graph = _Graph()
+
+    window_order, window_ends = get_vision_window_index(
+        grid_thw, spatial_merge_size=tower.spatial_merge_size, window_size=tower.window_size, patch_size=tower.patch_size
+    )
+    patch_order = torch.arange(count).view(-1, tower.spatial_merge_unit)[window_order].flatten()
+    windowed = len(set(tower.fullatt_block_indexes) & set(range(len(tower.blocks)))) < len(tower.blocks)
+    if not windowed:  # then the order of the patches does not matter
+        patch_order = torch.arange(count)
+    angles_cos, angles_sin = tower.rotary_pos_emb(torch.zeros(1), get_vision_position_ids(grid_thw, tower.spatial_merge_size))
+    cos = graph.constant("rotary.cos", angles_cos[patch_order][:, None].numpy(), np.float32)
+    sin = graph.constant("rotary.sin", angles_sin[patch_order][:, None].numpy(), np.float32)
+    rotation = graph.constant("rotary.half_turn", _half_turn(head_dim), np.float32)
+    scale = graph.constant("scale", head_dim**-0.5, np.float32)
+    heads_shape = graph.constant("heads_shape", [count, heads, head_dim], np.int64)
+    two_heads_shape = graph.constant("two_heads_shape", [count, 2 * heads, head_dim], np.int64)
+    flat_shape = graph.constant("flat_shape", [count, hidden_dim], np.int64)
+    two_and_one = graph.constant("two_and_one", [2 * hidden_dim, hidden_dim], np.int64)
+    mask = ""
+    if windowed:
+        window = np.searchsorted(np.unique(window_ends.numpy())[1:], np.arange(count), side="right")
+        mask = graph.constant("window_mask", np.where(window[:, None] == window[None], 0.0, -1e9), np.float32)
+
+    patches = tower.patch_embed.proj.weight.flatten(1)
+    x = graph.linear("pixel_values", "patch_embed", patches)
+    if windowed:
+        x = graph.op("Gather", x, graph.constant("patch_order", patch_order.numpy(), np.int64), axis=0)
+    for index, block in enumerate(tower.blocks):
+        name = f"blocks.{index}"
+        qkv = graph.linear(
+            graph.rms_norm(x, f"{name}.norm1", block.norm1), f"{name}.qkv", block.attn.qkv.weight, block.attn.qkv.bias
+        )
+        query_key, value = f"{name}.query_key", f"{name}.value"
+        graph.op("Split", qkv, two_and_one, outputs=(query_key, value), axis=-1)
+        turned = graph.op("Reshape", query_key, two_heads_shape)
+        straight, crossed = graph.op("Mul", turned, cos), graph.op("Mul", graph.op("MatMul", turned, rotation), sin)
+        turned = graph.op("Transpose", graph.op("Add", straight, crossed), perm=[1, 0, 2])
+        query, key = f"{name}.query", f"{name}.key"
+        graph.op("Split", turned, outputs=(query, key), axis=0, num_outputs=2)
+        value = graph.op("Transpose", graph.op("Reshape", value, heads_shape), perm=[1, 0, 2])
+        scores = graph.op("Mul", graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 2, 1])), scale)
+        if index not in tower.fullatt_block_indexes:
+            scores = graph.op("Add", scores, mask)
+        mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
+        mixed = graph.op("Reshape", graph.op("Transpose", mixed, perm=[1, 0, 2]), flat_shape)
+        x = graph.op("Add", x, graph.linear(mixed, f"{name}.proj", block.attn.proj.weight, block.attn.proj.bias))
+        x = graph.op("Add", x, graph.gated_mlp(graph.rms_norm(x, f"{name}.norm2", block.norm2), f"{name}.mlp", block.mlp))
+
+    merger = tower.merger
+    x = graph.rms_norm(x, "merger.norm", merger.ln_q)
+    x = graph.op("Reshape", x, graph.constant("merged_shape", [-1, merger.hidden_size], np.int64))
+    x = graph.linear(x, "merger.0", merger.mlp[0].weight, merger.mlp[0].bias)
+    x = graph.linear(graph.gelu(x), "merger.2", merger.mlp[2].weight, merger.mlp[2].bias)
+    order = torch.argsort(window_order).numpy() if windowed else np.arange(count // tower.spatial_merge_unit)
+    graph.op("Gather", x, graph.constant("token_order", order, np.int64), outputs=("visual",), axis=0)
+    tokens = count // tower.spatial_merge_unit
+    return graph.model(
+        "vision",
+        [_float("pixel_values", count, patches.shape[1])],
+        [_float("visual", tokens, config.out_hidden_size)],
+    )
+
+
+def _half_turn(head_dim: int) -> npt.NDArray[np.float32]:
+    """Matrix ``R`` with ``x @ R = (-second half of x, first half of x)``: rotary embedding without slicing."""
+    half = np.eye(head_dim // 2, dtype=np.float32)
+    return np.block([[np.zeros_like(half), half], [-half, np.zeros_like(half)]])
+
+
+def decoder_graph(model: Qwen2_5_VLForConditionalGeneration) -> onnx.ModelProto:
+    """One pass of the language model over T new positions; prefill and single steps alike.
+
+    Inputs: ``inputs_embeds (1, T, hidden)`` float32; ``cached (1,)`` and ``total (1,)`` int32, which hold ``S + T - 1`` and
+    ``S + T`` for S cached positions; ``cos`` and ``sin`` ``(capacity, head_dim / 2)``, the rotary table by place in the cache
+    (`getok_drive.runtime.backend.rotary_table`); ``key_i`` and ``value_i`` ``(1, kv_heads, capacity, head_dim)`` of layer i.
+    Outputs: ``logits (1, 1, vocab)`` of the last new position; ``new_key_i`` and ``new_value_i``, which must be bound to the
+    very buffers of ``key_i`` and ``value_i``.
+    """
+    text = model.model.language_model
+    config = text.config
+    if text.has_sliding_layers:
+        raise ConfigError("export: sliding-window attention in the language model is not supported")
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    head_dim = config.hidden_size // heads
+    graph = _Graph()
+    inputs = [
+        _float("inputs_embeds", 1, "T", config.hidden_size),
+        helper.make_tensor_value_info("cached", TensorProto.INT32, [1]),
+        helper.make_tensor_value_info("total", TensorProto.INT32, [1]),
+        _float("cos", "capacity", head_dim // 2),
+        _float("sin", "capacity", head_dim // 2),
+    ]
+    outputs = [_float("logits", 1, 1, config.vocab_size)]
+    x = "inputs_embeds"
+    for index, layer in enumerate(text.layers):
+        name, attention = f"layers.{index}", layer.self_attn
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        qkv = graph.linear(
+            graph.rms_norm(x, f"{name}.norm1", layer.input_layernorm),
+            f"{name}.qkv",
+            torch.cat([part.weight for part in parts]),
+            torch.cat([part.bias for part in parts]),
+        )
+        key, value = f"key_{index}", f"value_{index}"
+        mixed = graph.op(
+            "GroupQueryAttention", qkv, "", "", key, value, "cached", "total", "cos", "sin",
+            outputs=(f"{name}.attention", f"new_{key}", f"new_{value}"), domain=FUSED,
+            num_heads=heads, kv_num_heads=kv_heads, scale=head_dim**-0.5, do_rotary=1, rotary_interleaved=0,
+        )  # fmt: skip
+        x = graph.op("Add", x, graph.linear(mixed, f"{name}.output", attention.o_proj.weight))
+        x = graph.op(
+            "Add",
+            x,
+            graph.gated_mlp(graph.rms_norm(x, f"{name}.norm2", layer.post_attention_layernorm), f"{name}.mlp", layer.mlp),
+        )
+        for cache in (key, value):
+            inputs.append(_float(cache, 1, kv_heads, "capacity", head_dim))
+            outputs.append(_float(f"new_{cache}", 1, kv_heads, "capacity", head_dim))
+    last = graph.op("Gather", x, graph.constant("last", [-1], np.int64), axis=1)
+    head = graph.weight("lm_head.weight", model.lm_head.weight.T)
+    graph.op("MatMul", graph.rms_norm(last, "norm", text.norm), head, outputs=("logits",))
+    return graph.model("decoder", inputs, outputs)
