@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from training.datasets.world import scene
+from training.datasets.world.drive import Drive
 from training.samples import Sample
 
 TEST_SEEDS = range(500)
@@ -32,4 +33,4 @@ def render(seed: int, size_wh: tuple[int, int] = (448, 252), *, masks: bool = Fa
     return scene.picture(scene.create(seed), size_wh, masks)
 
 
-__all__ = ["TEST_SEEDS", "TRAIN_SEEDS", "VAL_SEEDS", "render"]
+__all__ = ["TEST_SEEDS", "TRAIN_SEEDS", "VAL_SEEDS", "Drive", "render"]

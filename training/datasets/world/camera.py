@@ -17,7 +17,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 CAMERA_FORWARD_M = 1.6  # camera ahead of the ego frame's origin
-_GRID_PX = 16
+_GRID_PX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Rig:
             roll_rad=float(np.radians(np.clip(rng.normal(0.0, 0.9), -3.0, 3.0))),
             yaw_rad=float(np.radians(np.clip(rng.normal(0.0, 2.0), -6.0, 6.0))),
             fov_rad=float(np.radians(np.clip(rng.normal(62.0, 12.0), 45.0, 100.0))),
-            barrel=float(np.clip(rng.normal(-0.02, 0.035), -0.10, 0.02)),
+            barrel=float(np.clip(rng.normal(-0.015, 0.022), -0.05, 0.015)),
         )
 
 
@@ -86,15 +86,25 @@ class Camera:
         self._grid_wh = (-(-width // _GRID_PX) + 2, -(-height // _GRID_PX) + 2)
         xs = (np.arange(self._grid_wh[0]) - 0.5) * _GRID_PX - 0.5
         ys = (np.arange(self._grid_wh[1]) - 0.5) * _GRID_PX - 0.5
-        nodes = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 1, 2)
-        rays = cv2.undistortPoints(nodes, self.k, self.d).reshape(-1, 2)
-        level = np.column_stack([rays, np.ones(len(rays))]) @ self.level_R_cam.T
+        nodes = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+        level = self._rays(nodes) @ self.level_R_cam.T
         grid = (level[:, :2] / level[:, 2:] * self.focal_px).reshape(self._grid_wh[1], self._grid_wh[0], 2)
         low = np.floor(grid.reshape(-1, 2).min(0)) + _GRID_PX // 2 - 2
         high = np.ceil(grid.reshape(-1, 2).max(0)) - _GRID_PX // 2 + 2
         self.cx, self.cy = float(-low[0]), float(-low[1])
         self.canvas_wh = (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)
         self._grid = (grid - low).astype(np.float32)
+
+    def _rays(self, image_uv: F64) -> F64:
+        """Viewing rays ``(N, 3)`` of photograph pixels, camera axes; Newton's method on the radius, as OpenCV's iteration stops early."""
+        bent = (image_uv - self.k[:2, 2]) / self.focal_px
+        target = np.hypot(bent[:, 0], bent[:, 1])
+        k1, radius = self.d[0], target
+        for _ in range(5):
+            square = k1 * radius * radius
+            radius = radius - (radius * (1 + square) - target) / (1 + 3 * square)
+        scale = radius / np.maximum(target, 1e-12)
+        return np.column_stack([bent * np.where(target > 1e-12, scale, 1.0)[:, None], np.ones(len(bent))])
 
     def maps(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
         """Fixed-point maps for `cv2.remap` from the canvas to the photograph."""
@@ -114,9 +124,7 @@ class Camera:
 
     def to_canvas(self, image_uv: npt.ArrayLike) -> F64:
         """Photograph pixels ``(N, 2)`` to canvas pixels ``(N, 2)``; inverse of `to_image`."""
-        uv = np.asarray(image_uv, dtype=np.float64).reshape(-1, 1, 2)
-        rays = cv2.undistortPoints(uv, self.k, self.d).reshape(-1, 2)
-        level = np.column_stack([rays, np.ones(len(rays))]) @ self.level_R_cam.T
+        level = self._rays(np.asarray(image_uv, dtype=np.float64).reshape(-1, 2)) @ self.level_R_cam.T
         return np.asarray(level[:, :2] / level[:, 2:] * self.focal_px + (self.cx, self.cy), dtype=np.float64)
 
     @property

@@ -106,9 +106,7 @@ def _mip(metres: F64) -> npt.NDArray[np.float32]:
     return np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))).astype(np.float32)[:, None] * np.float32(1 / 0.03)
 
 
-def _texture(
-    canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8
-) -> tuple[F32, U8]:
+def _texture(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8) -> tuple[F32, U8]:
     """Gain of every ground pixel, and the raw fine noise (0..255) for worn paint."""
     view, road = canvas.view, canvas.view.road
     shift = rng.uniform(0, 512, 4).astype(np.float32)
@@ -129,7 +127,9 @@ def _texture(
     # what varies slowly is sampled at a quarter of the columns and half of the rows
     size = (gain.shape[1], gain.shape[0])
     half_d, half_s = np.ascontiguousarray(d[::2, ::4]), np.ascontiguousarray(s[::2, ::4])
-    wide = cv2.remap(textures.blotches(), half_d * 1.1 + shift[2], half_s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    wide = cv2.remap(
+        textures.blotches(), half_d * 1.1 + shift[2], half_s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+    )
     slow = (wide.astype(np.float32) - 128) * np.float32(rng.uniform(0.04, 0.14) / 128) + 1
     slow *= np.where(hard[::2, ::4] > 0, _tracks(rng, road.lane_d, road.lane_width_m, half_d), np.float32(1))
     gain += cv2.resize(slow, size, interpolation=cv2.INTER_LINEAR)

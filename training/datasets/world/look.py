@@ -12,7 +12,6 @@ from training.datasets.world.dice import pick
 Bgr = tuple[float, float, float]
 
 
-
 @dataclass(slots=True)
 class Look:
     """The picture's mood.

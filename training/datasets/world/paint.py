@@ -63,7 +63,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, rough: U8, dr
     """Paint lines, crossings, stop lines and arrows onto the ground rows; append the lane lines to ``drawn``.
 
     ``rough`` is noise (0..255) that eats away worn paint.
-   """
+    """
     view, road = canvas.view, canvas.view.road
     shape = (len(view.rows), canvas.image.shape[1])
     alphas: dict[str, F32] = {}

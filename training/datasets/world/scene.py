@@ -183,8 +183,17 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
     reach = np.max(np.abs(size[:, :2]), axis=1)
     low, high = view.s_range
     half = view.camera.canvas_wh[0] / view.f * 0.62
-    tall = np.array([{"bridge": 6.0, "rail": 2.5, "wall": 2.5}.get(thing.art, thing.size_m[2]) for thing in things]) * view.f / np.maximum(x, 1)
-    shown = (sd[:, 0] > low) & (sd[:, 0] < high) & (np.where(along, end_x, x + reach) > 1.5) & (tall > np.where(labels_wanted, 4.0, 5.0) * view.camera.size_wh[0] / 448)
+    tall = (
+        np.array([{"bridge": 6.0, "rail": 2.5, "wall": 2.5}.get(thing.art, thing.size_m[2]) for thing in things])
+        * view.f
+        / np.maximum(x, 1)
+    )
+    shown = (
+        (sd[:, 0] > low)
+        & (sd[:, 0] < high)
+        & (np.where(along, end_x, x + reach) > 1.5)
+        & (tall > np.where(labels_wanted, 4.0, 5.0) * view.camera.size_wh[0] / 448)
+    )
     shown &= np.abs(y) < half * np.maximum(np.maximum(x, end_x), 1) + reach + 2
     index = np.flatnonzero(shown)
     index = index[np.argsort(-x[index], kind="stable")]
@@ -192,7 +201,10 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
     clip, end_clip = view.clip_row(np.maximum(x[index] - reach[index] / 2 * ~along[index], 1.3)), view.clip_row(end_x[index])
     columns = (x[index], y[index], z, bearing[index], clip)
     spots = [Spot(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
-    ends = [Spot(*row) for row in zip(*(c.tolist() for c in (end_x[index], end_y[index], end_z, bearing[index], end_clip)), strict=True)]
+    ends = [
+        Spot(*row)
+        for row in zip(*(c.tolist() for c in (end_x[index], end_y[index], end_z, bearing[index], end_clip)), strict=True)
+    ]
     return [(things[i], spot, end if along[i] else None) for i, spot, end in zip(index.tolist(), spots, ends, strict=True)]
 
 
@@ -268,7 +280,9 @@ def _semantic(canvas: Canvas, owner: U8, labelled: list[tuple[int, Thing]]) -> U
     below = np.zeros(canvas.owner.shape, np.uint8)
     below[canvas.view.horizon :] = 1
     fixed, _ = canvas.view.camera.maps()
-    floor, paint_mask = (cv2.remap(p, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for p in (below, canvas.paint))
+    floor, paint_mask = (
+        cv2.remap(p, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for p in (below, canvas.paint)
+    )
     picture = table[owner]
     picture[(owner == NOBODY) & (floor > 0)] = 3
     picture[(owner <= ROAD) & (paint_mask > 0)] = 2

@@ -45,7 +45,14 @@ def sky(canvas: Canvas, rng: np.random.Generator) -> None:
 def _band(trees: bool, height: int, width: int, start: int) -> U8:
     """A piece of noise as a grey ``(height, width, 3)`` picture, starting at column ``start`` of the atlas."""
     atlas = _bands(trees)
-    return cv2.copyMakeBorder(atlas[: min(height, 512), start : start + min(width, 512)], 0, max(height - 512, 0), 0, max(width - 512, 0), cv2.BORDER_WRAP)
+    return cv2.copyMakeBorder(
+        atlas[: min(height, 512), start : start + min(width, 512)],
+        0,
+        max(height - 512, 0),
+        0,
+        max(width - 512, 0),
+        cv2.BORDER_WRAP,
+    )
 
 
 @lru_cache(maxsize=2)
@@ -127,7 +134,9 @@ def _front(index: int, wide: int, high: int, halvings: int) -> U8:
     """A facade repeated ``wide`` by ``high`` times and halved."""
     texture = np.tile(facade(index), (high, wide, 1))
     for _ in range(halvings):
-        texture = cv2.resize(texture, (max(texture.shape[1] // 2, 2), max(texture.shape[0] // 2, 2)), interpolation=cv2.INTER_AREA)
+        texture = cv2.resize(
+            texture, (max(texture.shape[1] // 2, 2), max(texture.shape[0] // 2, 2)), interpolation=cv2.INTER_AREA
+        )
     return texture
 
 
@@ -172,7 +181,12 @@ def building(canvas: Canvas, thing: Thing, spot: Spot) -> None:
         local = np.array([(u - x0, v - y0) for u, v in quad], np.float32)
         warp = cv2.getPerspectiveTransform(source, local)
         cv2.warpPerspective(
-            texture, warp, (x1 - x0, y1 - y0), dst=canvas.image[y0:y1, x0:x1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT
+            texture,
+            warp,
+            (x1 - x0, y1 - y0),
+            dst=canvas.image[y0:y1, x0:x1],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_TRANSPARENT,
         )
         cv2.fillConvexPoly(canvas.owner[y0:y1, x0:x1], fixed(local), BUILDING, cv2.LINE_8, 4)
 
@@ -189,7 +203,12 @@ def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
     row0, row1 = spot.clip + 0.5, end.clip + 0.5
 
     def quad(low: float, high: float) -> list[tuple[float, float]]:
-        a, b, c, d = view.uv(x0, y0, spot.z + low), view.uv(x1, y1, end.z + low), view.uv(x1, y1, end.z + high), view.uv(x0, y0, spot.z + high)
+        a, b, c, d = (
+            view.uv(x0, y0, spot.z + low),
+            view.uv(x1, y1, end.z + low),
+            view.uv(x1, y1, end.z + high),
+            view.uv(x0, y0, spot.z + high),
+        )
         return [(a[0], min(a[1], row0)), (b[0], min(b[1], row1)), (c[0], min(c[1], row1)), (d[0], min(d[1], row0))]
 
     middle = (x0 + x1) / 2
@@ -207,7 +226,12 @@ def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
         color = lit(canvas, thing.color, middle, y0)
         foot0, foot1, top1, top0 = quad(0.0, height)
         canvas.line(top0, top1, 0.05 * scale, color, WALL)
-        canvas.line(((foot0[0] + top0[0]) / 2, (foot0[1] + top0[1]) / 2), ((foot1[0] + top1[0]) / 2, (foot1[1] + top1[1]) / 2), 0.04 * scale, color)
+        canvas.line(
+            ((foot0[0] + top0[0]) / 2, (foot0[1] + top0[1]) / 2),
+            ((foot1[0] + top1[0]) / 2, (foot1[1] + top1[1]) / 2),
+            0.04 * scale,
+            color,
+        )
         canvas.line(foot0, top0, 0.07 * view.f / max(x0, 2.0), color, WALL)
     else:
         canvas.polygon(quad(0.0, height), lit(canvas, thing.color, middle, y0), VEGETATION if thing.art == "hedge" else WALL)

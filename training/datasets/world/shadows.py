@@ -71,6 +71,8 @@ def _outline(thing: Thing, spot: Spot, away: F64, stretch: float) -> F64 | None:
         c, s = math.cos(spot.bearing), math.sin(spot.bearing)
         out = width if thing.d > 0 else -width
         a = length / 2
-        base = at + np.array([(c * a, s * a), (-c * a, -s * a), (c * a - s * out, s * a + c * out), (-c * a - s * out, -s * a + c * out)])
+        base = at + np.array(
+            [(c * a, s * a), (-c * a, -s * a), (c * a - s * out, s * a + c * out), (-c * a - s * out, -s * a + c * out)]
+        )
         return np.concatenate([base, base + away * height])
     return None

@@ -281,7 +281,16 @@ def paints(number: int, braking: bool, lights: bool) -> dict[str, Bgr]:
         grey = pick(rng, [22.0, 45.0, 85.0, 125.0, 165.0, 205.0, 232.0])
         body = np.clip(grey + rng.normal(0, 4, 3), 8, 250)
     else:
-        palette = ((40, 30, 150), (140, 75, 35), (85, 45, 25), (50, 85, 40), (60, 140, 190), (110, 125, 140), (35, 35, 185), (175, 130, 70))
+        palette = (
+            (40, 30, 150),
+            (140, 75, 35),
+            (85, 45, 25),
+            (50, 85, 40),
+            (60, 140, 190),
+            (110, 125, 140),
+            (35, 35, 185),
+            (175, 130, 70),
+        )
         body = np.clip(np.array(pick(rng, palette)) + rng.normal(0, 12, 3), 8, 250)
     box = np.full(3, rng.uniform(150, 240)) if rng.random() < 0.7 else rng.uniform(40, 220, 3)
     plastic = rng.random() < 0.25
