@@ -23,7 +23,7 @@ def test_segments_touch_as_shapely_says(a, b, c, d):
 
 
 @given(CHAIN, POINT)
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_appending_point_by_point_keeps_a_chain_simple(points, extra):
     chain: list[lattice.Point] = []
     for point in [*points, extra]:
@@ -45,7 +45,7 @@ def test_vectorised_appending_agrees(points):
 
 
 @given(CHAIN)
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_closing_gives_a_valid_polygon(points):
     chain: list[lattice.Point] = []
     for point in points:
@@ -72,7 +72,7 @@ def rings(draw):
 
 
 @given(rings(), st.data())
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_moving_and_removing_vertices(ring, data):
     index = data.draw(st.integers(0, len(ring) - 1))
     target = data.draw(POINT)
@@ -88,7 +88,7 @@ def test_orientation_is_clockwise_on_the_screen():
 
 
 @given(st.lists(st.tuples(st.integers(0, 256), st.integers(0, 256)), min_size=3, max_size=40), st.integers(3, 12))
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_any_polygon_becomes_representable_or_nothing(points, most):
     polygon = lattice.representable_polygon(np.array(points), 8, most)
     if polygon is None:

@@ -36,9 +36,9 @@ def shuffled_tokens(rng: np.random.Generator, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("block", range(10))
 def test_100_000_random_sequences_raise_nothing(block):
-    """10,000 a block: lengths 0..24, both turns; what comes out is valid, what does not is counted by a known reason."""
+    """10,000 a block: lengths 0..16, both turns; what comes out is valid, what does not is counted by a known reason."""
     rng = np.random.default_rng(block)
-    lengths = rng.integers(0, 25, (10_000, 2))
+    lengths = rng.integers(0, 17, (10_000, 2))
     tokens = shuffled_tokens(rng, int(lengths.sum())).tolist()
     at, elements, reasons = 0, 0, set()
     for first, second in lengths.tolist():
@@ -52,7 +52,7 @@ def test_100_000_random_sequences_raise_nothing(block):
         if report.elements:
             assert_valid(result, SIZE)
     assert reasons <= set(ISSUES)
-    assert elements > 100
+    assert elements > 50
 
 
 def damaged(rng: np.random.Generator, tokens: list[int]) -> list[int]:
@@ -70,7 +70,7 @@ def test_damaged_texts_lose_little():
     """A slip in a good text is counted, and costs the elements it touches, not the scene."""
     rng = np.random.default_rng(0)
     kept = total = 0
-    for _ in range(400):
+    for _ in range(150):
         elements = canonical_elements(*random_scene(rng, SIZE), SIZE)
         result = parse(damaged(rng, propose_ids(elements)), damaged(rng, refine_ids(elements)), size_wh=SIZE)
         assert_valid(result, SIZE)
