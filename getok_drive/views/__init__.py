@@ -1,0 +1,1 @@
+"""What people and other programs see of a scene: overlay pictures and videos, JSON lines, MCAP."""

@@ -1,0 +1,283 @@
+"""Where frames come from: image files, folders, globs, videos, cameras and the procedural world, one bad item at a time.
+
+A `Source` yields `Item`s: a frame, or the reason why there is none. Only a source as a whole that cannot be used (nothing there,
+no such camera) raises.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from getok_drive.errors import InputError
+from getok_drive.types import MAX_IMAGE_PIXELS, Frame, ImageBgr
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"))
+VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".hevc", ".h264"))
+MAX_FILE_BYTES = 1 << 29
+WORLD_SIZE_WH = (896, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One frame, or why it is missing.
+
+    Attributes:
+        name: relative path for output files, without a suffix for cameras and the world.
+        frame: the image, or None.
+        error: what is wrong and how to mend it; empty when there is a frame.
+        fps: frames per second when the frame belongs to a moving picture, else None.
+        decode_ms: time that reading and decoding took.
+    """
+
+    name: str
+    frame: Frame | None = None
+    error: str = ""
+    fps: float | None = None
+    decode_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Frames to come.
+
+    Attributes:
+        total: how many items there are (an estimate for videos), or None when endless.
+        items: makes the iterator.
+    """
+
+    total: int | None
+    items: Callable[[], Iterator[Item]]
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.items()
+
+
+def open_source(text: str, exclude: Path | None = None) -> Source:
+    """The source that a command line names.
+
+    Args:
+        text: an image, a folder (searched recursively), a glob (``**`` too), a video, a camera's number, or ``world:SEED``.
+        exclude: a folder that is not searched, such as that of earlier results.
+
+    Raises:
+        InputError: nothing there, or nothing that could be an image or video.
+    """
+    path = Path(text)
+    if text.startswith("world:"):
+        return _world(text)
+    if text.isdigit() and not path.exists():
+        return _camera(int(text))
+    if path.is_dir():
+        known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and p.is_file() and not _within(p, exclude))
+        if not files:
+            raise InputError(f"{text}: no images or videos in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))} ...)")
+        return _files(files, path)
+    if path.exists():
+        return _files([path], path.parent)
+    if glob.has_magic(text):
+        files = [Path(p) for p in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 (it may be absolute)
+        files = [file for file in files if file.is_file() and not _within(file, exclude)]
+        if not files:
+            raise InputError(f"{text}: no file matches; quote the pattern so that the shell leaves it alone")
+        return _files(files, Path(*_parts_before_magic(Path(text))))
+    raise InputError(f"{text}: no such file or folder; a source is an image, folder, glob, video, camera number or world:SEED")
+
+
+def _within(file: Path, folder: Path | None) -> bool:
+    return folder is not None and file.resolve().is_relative_to(folder.resolve())
+
+
+def _parts_before_magic(pattern: Path) -> list[str]:
+    parts: list[str] = []
+    for part in pattern.parent.parts:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return parts
+
+
+def _files(files: list[Path], root: Path) -> Source:
+    def items() -> Iterator[Item]:
+        for file in files:
+            name = str(file.relative_to(root)) if file.is_relative_to(root) else file.name
+            if file.suffix.lower() in VIDEO_SUFFIXES:
+                yield from _video_items(file, name)
+            else:
+                yield _image_item(file, name)
+
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    return Source(len(files) - len(videos) + sum(max(_video_length(file), 1) for file in videos), items)
+
+
+# --- image files ---------------------------------------------------------------------------------------------------------
+
+
+def _image_item(file: Path, name: str) -> Item:
+    start = time.perf_counter()
+    try:
+        frame = Frame(read_image(file), source=str(file))
+    except InputError as error:
+        return Item(name, error=str(error))
+    return Item(name, frame, decode_ms=1e3 * (time.perf_counter() - start))
+
+
+def read_image(file: Path) -> ImageBgr:
+    """An image file as ``(H, W, 3)`` uint8 BGR, upright.
+
+    Grey images get three equal channels, an alpha channel is dropped, 16 bits are scaled down to 8, and the orientation that a
+    camera noted (EXIF) is applied.
+
+    Raises:
+        InputError: unreadable, empty, cut off, not an image, or too large.
+    """
+    try:
+        size = file.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{file}: {size >> 20} MiB are more than the {MAX_FILE_BYTES >> 20} MiB that an image file may have")
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    return decode_image(data, str(file))
+
+
+def decode_image(data: bytes, name: str) -> ImageBgr:
+    """The same for the bytes of a file.
+
+    Args:
+        data: JPEG, PNG or whatever else OpenCV reads.
+        name: for the messages.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+    if not data:
+        raise InputError(f"{name}: the file is empty")
+    declared = _declared_size(data)
+    if declared and (min(declared) < 1 or declared[0] * declared[1] > MAX_IMAGE_PIXELS):
+        raise InputError(f"{name}: {declared[0]}x{declared[1]} px; an image may have 1 to {MAX_IMAGE_PIXELS} pixels")
+    if _is_cut_off(data):
+        raise InputError(f"{name}: the file is truncated (its end is missing); copy it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise InputError(f"{name}: cannot be decoded: {error.err}") from error
+    if image is None:
+        raise InputError(f"{name}: not an image that OpenCV can decode; convert it to PNG or JPEG")
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def _declared_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a PNG's or JPEG's header claims, before anything is allocated for them."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return width, height
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    return None
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; OpenCV would fill the rest with grey and say nothing."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in data[-1024:] and b"IEND" not in data
+    if data[:2] == b"\xff\xd8":  # neither marker can occur inside compressed data
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or b"\xff\xda" not in data
+    return False
+
+
+# --- moving pictures -----------------------------------------------------------------------------------------------------
+
+
+def _video_length(file: Path) -> int:
+    capture = cv2.VideoCapture(str(file))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+    finally:
+        capture.release()
+
+
+def _video_items(file: Path, name: str) -> Iterator[Item]:
+    capture = cv2.VideoCapture(str(file))
+    try:
+        if not capture.isOpened():
+            yield Item(name, error=f"{file}: not a video that OpenCV can open; convert it to MP4 (H.264)")
+            return
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 1.0 <= fps <= 1000.0 else 30.0
+        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        count = 0
+        for item in _captured(capture, name, str(file), fps, live=False):
+            count += 1
+            yield item
+        if count == 0 or count < 0.9 * declared:
+            yield Item(name, error=f"{file}: the video ends after {count} of {declared} frames; it is truncated or damaged")
+    finally:
+        capture.release()
+
+
+def _camera(number: int) -> Source:
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        capture.release()
+        raise InputError(f"camera {number} cannot be opened; check that it is connected and that no other program uses it")
+
+    def items() -> Iterator[Item]:
+        try:
+            yield from _captured(capture, f"camera{number}", f"camera:{number}", capture.get(cv2.CAP_PROP_FPS) or 30.0, live=True)
+        finally:
+            capture.release()
+
+    return Source(None, items)
+
+
+def _captured(capture: cv2.VideoCapture, name: str, source: str, fps: float, live: bool) -> Iterator[Item]:
+    index = 0
+    while True:
+        start = time.perf_counter()
+        stamp_ns = time.time_ns() if live else round(index / fps * 1e9)
+        found, image = capture.read()
+        if not found:
+            return
+        frame = Frame(np.ascontiguousarray(image, dtype=np.uint8), stamp_ns=stamp_ns, source=source, index=index)
+        yield Item(name, frame, fps=fps, decode_ms=1e3 * (time.perf_counter() - start))
+        index += 1
+
+
+def _world(text: str) -> Source:
+    seed_text = text.removeprefix("world:")
+    if not seed_text.isdigit():
+        raise InputError(f"{text}: expected world:SEED with a whole number, such as world:7")
+    try:  # by name only: the runtime does not depend on training
+        world: Any = importlib.import_module("training.datasets.world")
+    except ModuleNotFoundError as error:
+        message = "the procedural world is part of the repository, not of the package; run this from a checkout"
+        raise InputError(f"{text}: {message} ({error})") from error
+
+    drive = world.Drive(int(seed_text), WORLD_SIZE_WH)
+
+    def items() -> Iterator[Item]:
+        start = time.perf_counter()
+        for index, sample in enumerate(drive):
+            frame = Frame(sample.image_bgr, stamp_ns=int(sample.meta["stamp_ns"]), source=text, index=index)
+            yield Item(f"world_{seed_text}", frame, fps=drive.rate_hz, decode_ms=1e3 * (time.perf_counter() - start))
+            start = time.perf_counter()
+
+    return Source(len(drive), items)
