@@ -74,6 +74,28 @@ class Batch:
     dense: Tensor
     visual: slice
 
+    @property
+    def lengths(self) -> Tensor:
+        """``(B,)``: tokens of each row up to the last taught one."""
+        taught = self.labels != IGNORE
+        return torch.where(taught.any(1), taught.shape[1] - taught.int().flip(1).argmax(1), self.visual.stop + 1)
+
+    @property
+    def token_weight(self) -> Tensor:
+        """Total weight of the taught tokens, a scalar."""
+        return self.weights[self.labels != IGNORE].sum()
+
+    def rows(self, chosen: Tensor) -> Batch:
+        """These rows alone, cut to the longest of them."""
+        stop = int(self.lengths[chosen].max())
+        texts = (
+            self.ids[chosen, :stop],
+            self.positions[:, chosen, :stop],
+            self.labels[chosen, :stop],
+            self.weights[chosen, :stop],
+        )
+        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved = [getattr(self, name).to(device, non_blocking=True) for name in Batch.__dataclass_fields__ if name != "visual"]

@@ -45,18 +45,34 @@ class TrainedModel(nn.Module):
         nn.init.constant_(self.dense_head.bias, -2.0)
 
     def forward(
-        self, batch: Batch, grid_hw: tuple[int, int], dense_only: bool, dense_weight: float, dense_positive_weight: float
+        self,
+        batch: Batch,
+        grid_hw: tuple[int, int],
+        dense_only: bool,
+        dense_weight: float,
+        dense_positive_weight: float,
+        token_weight: Tensor | None = None,
     ) -> Losses:
-        """The losses of one batch; ``dense_only`` skips the decoder."""
+        """The losses of one batch.
+
+        Args:
+            batch: the conversations.
+            grid_hw: patches along the height and the width.
+            dense_only: skip the decoder.
+            dense_weight: of the dense loss in the total.
+            dense_positive_weight: of occupied subcells in the dense loss.
+            token_weight: what the language loss is divided by; by default the weight of this batch's own taught tokens. Parts of
+                one accumulated batch share theirs, so that cutting a batch changes nothing but memory.
+        """
         visual = vision_tokens(self.model, batch.pixel_values, grid_hw)
         dense = dense_loss(self.dense_head(visual), batch.dense, dense_positive_weight)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * dense, zero, dense.detach(), zero)
-        language, correct = self._language(batch, visual)
+        language, correct = self._language(batch, visual, token_weight)
         return Losses(language + dense_weight * dense, language.detach(), dense.detach(), correct)
 
-    def _language(self, batch: Batch, visual: Tensor) -> tuple[Tensor, Tensor]:
+    def _language(self, batch: Batch, visual: Tensor, token_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         text = self.model.model.language_model
         embedded = text.embed_tokens(batch.ids)
         span = batch.visual
@@ -67,7 +83,7 @@ class TrainedModel(nn.Module):
         labels, weights = batch.labels[:, 1:][taught], batch.weights[:, 1:][taught]
         entropy = F.cross_entropy(logits, labels, reduction="none")
         correct = (logits.detach().argmax(-1) == labels).float().mean()
-        return (entropy * weights).sum() / weights.sum(), correct
+        return (entropy * weights).sum() / (weights.sum() if token_weight is None else token_weight), correct
 
 
 def dense_loss(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor:
@@ -75,4 +91,6 @@ def dense_loss(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor
     known = labels != 255
     target = labels.to(logits.dtype) * known
     weight = known * (1 + (positive_weight - 1) * target)
-    return F.binary_cross_entropy_with_logits(logits.float(), target.float(), weight=weight.float(), reduction="sum") / known.sum().clamp(min=1)
+    return F.binary_cross_entropy_with_logits(
+        logits.float(), target.float(), weight=weight.float(), reduction="sum"
+    ) / known.sum().clamp(min=1)

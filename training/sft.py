@@ -172,14 +172,14 @@ class Trainer:
 
     # ---- one step -------------------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, stage: Stage) -> Losses:
-        """Losses of one batch at the stage's settings."""
+    def losses(self, batch: Batch, stage: Stage, token_weight: torch.Tensor | None = None) -> Losses:
+        """Losses of one batch at the stage's settings; ``token_weight`` as in `TrainedModel.forward`."""
         width, height = stage.image_size_wh
         patch = self.plain.model.config.vision_config.patch_size
         config = self.config
         return self.model(
             batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
-            config.dense_weight, config.dense_positive_weight,
+            config.dense_weight, config.dense_positive_weight, token_weight,
         )  # fmt: skip
 
     def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
@@ -189,11 +189,12 @@ class Trainer:
             GetokError: the loss is not finite; the batch is saved beside the checkpoints.
         """
         config, parts = self.config, _parts(batch, self.config.accumulate)
+        token_weight = batch.token_weight.to(self.accelerator.device) / len(parts)
         logged: dict[str, float] = {"language": 0.0, "dense": 0.0, "correct": 0.0}
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses = self.losses(part, stage)
+                losses = self.losses(part, stage, token_weight)
                 if not torch.isfinite(losses.total):
                     path = self.out / f"bad_batch_{self.step}.pt"
                     torch.save(dataclasses.asdict(part), path)
@@ -259,7 +260,9 @@ class Trainer:
         seeds = list(world.VAL_SEEDS)[: self.config.eval_images]
         results = []
         for first in range(0, len(seeds), 16):
-            samples = [world.render(seed, self.config.render_size_wh or stage.image_size_wh) for seed in seeds[first : first + 16]]
+            samples = [
+                world.render(seed, self.config.render_size_wh or stage.image_size_wh) for seed in seeds[first : first + 16]
+            ]
             losses = self.losses(collator(samples, np.random.default_rng(0)), stage)
             results.append([float(losses.language), float(losses.dense), float(losses.correct)])
         self.model.train()
@@ -315,22 +318,23 @@ class Trainer:
         self.plain.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         stage = self.config.stage_at(max(0, self.step - 1))
-        record = {"step": self.step, "image_size_wh": stage.image_size_wh, "data": "procedural driving world", "config": _plain(self.config)}
+        record = {
+            "step": self.step,
+            "image_size_wh": stage.image_size_wh,
+            "data": "procedural driving world",
+            "config": _plain(self.config),
+        }
         (folder / "training.json").write_text(json.dumps(record, indent=1))
         if self.average:
             self.average.swap(self.plain)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
+    """The batch in equal parts, rows of like length together, so that little padding is computed."""
     if count == 1:
         return [batch]
-    size = len(batch.ids) // count
-    cut = []
-    for number in range(count):
-        rows = slice(number * size, (number + 1) * size)
-        fields = {n: getattr(batch, n)[:, rows] if n == "positions" else getattr(batch, n)[rows] for n in Batch.__dataclass_fields__ if n != "visual"}
-        cut.append(Batch(**fields, visual=batch.visual))
-    return cut
+    rows = torch.argsort(batch.lengths)
+    return [batch.rows(part) for part in rows.chunk(count)]
 
 
 def _tensorboard(out: Path) -> Any:
@@ -352,12 +356,16 @@ def _plain(config: SftConfig) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.sft", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.sft", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--domain", choices=["driving"], default="driving", help="which data recipe to train on")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="nano")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
     parser.add_argument("--start-from", type=Path, help="checkpoint folder whose weights to begin with")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write the newest checkpoint as a transformers folder and stop")
+    parser.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the newest checkpoint as a transformers folder and stop"
+    )
     parser.add_argument("settings", nargs="*", metavar="key=value", help=SftConfig.__doc__)
     args = parser.parse_args(argv)
     try:

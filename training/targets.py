@@ -157,7 +157,9 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
     for lane in sample.lanes:
         cv2.polylines(picture[0], [fixed(lane.points_px)], False, 1, 1, shift=shift)
     for box in sample.boxes:
-        cv2.rectangle(picture[_box_channel(box)], *(tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2))), 1, -1, shift=shift)
+        cv2.rectangle(
+            picture[_box_channel(box)], *(tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2))), 1, -1, shift=shift
+        )
     for sign in sample.signs:
         x, y = np.round((sign.point_px + 0.5) * scale - 0.5).astype(int)
         cv2.circle(picture[5], (int(x), int(y)), 1, 1, -1)

@@ -7,16 +7,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from getok_drive.preprocess import Preprocessor  # noqa: E402
-from getok_drive.tokens.codec import decode_points  # noqa: E402
-from getok_drive.tokens.elements import propose_ids, refine_ids  # noqa: E402
-from getok_drive.tokens.grammar import RefineGrammar  # noqa: E402
-from getok_drive.tokens.parsing import parse  # noqa: E402
-from getok_drive.tokens.vocab import TABLE, TOKEN_ID  # noqa: E402
-from training.collate import IGNORE, Collator, Layout  # noqa: E402
-from training.datasets import world  # noqa: E402
-from training.model import build_tokenizer  # noqa: E402
-from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane  # noqa: E402
+from getok_drive.preprocess import Preprocessor
+from getok_drive.tokens.codec import decode_points
+from getok_drive.tokens.elements import propose_ids, refine_ids
+from getok_drive.tokens.grammar import RefineGrammar
+from getok_drive.tokens.parsing import parse
+from getok_drive.tokens.vocab import TABLE, TOKEN_ID
+from training.collate import IGNORE, Collator, Layout
+from training.datasets import world
+from training.model import build_tokenizer
+from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 
@@ -53,7 +53,9 @@ def test_dropped_elements_keep_their_places(layout):
     whole, part = collate(layout), collate(layout, refine_points=6)
     assert part.ids.shape[1] < whole.ids.shape[1]
     for row in range(len(SAMPLES)):
-        places = dict(zip(whole.positions[0, row].tolist()[whole.visual.stop :], whole.ids[row].tolist()[whole.visual.stop :], strict=True))
+        places = dict(
+            zip(whole.positions[0, row].tolist()[whole.visual.stop :], whole.ids[row].tolist()[whole.visual.stop :], strict=True)
+        )
         taught = (part.labels[row] != IGNORE).nonzero().flatten().tolist()
         for index in taught[:-1]:
             assert places[int(part.positions[0, row, index])] == int(part.ids[row, index])

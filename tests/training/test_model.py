@@ -12,7 +12,13 @@ from getok_drive.errors import ConfigError  # noqa: E402
 from getok_drive.tokens.vocab import TOKENS  # noqa: E402
 from training.collate import mrope_image_positions  # noqa: E402
 from training.model import (  # noqa: E402
-    SIZES, build_model, build_tokenizer, first_token_id, load_checkpoint, parameter_count, vision_tokens,
+    SIZES,
+    build_model,
+    build_tokenizer,
+    first_token_id,
+    load_checkpoint,
+    parameter_count,
+    vision_tokens,
 )  # fmt: skip
 
 

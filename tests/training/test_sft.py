@@ -74,10 +74,9 @@ def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(tmp_path):
 def test_accumulation_changes_nothing_but_memory(tmp_path):
     results = []
     for accumulate in (1, 2):
-        config = override(PRESETS["tiny"], ["stages=((1, (112, 56), True),)", f"accumulate={accumulate}"])
+        config = override(PRESETS["tiny"], ["stages=((1, (112, 56)),)", f"accumulate={accumulate}", "noise.phantoms=1"])
         trainer = sft.Trainer(config, tmp_path, None)
         _, stage, batch = next(sft.batches(config, trainer.layout, 0, trainer.accelerator))
-        trainer.train_step(batch, stage)
-        results.append({n: p.detach().clone() for n, p in trainer.plain.named_parameters()})
-    for name, value in results[0].items():
-        torch.testing.assert_close(value, results[1][name], atol=2e-3, rtol=0)
+        results.append(trainer.train_step(batch, stage))
+    for name in ("language", "dense", "grad_norm"):
+        assert results[0][name] == pytest.approx(results[1][name], rel=1e-5), name
