@@ -29,6 +29,12 @@ class JsonLines:
         """Close the file."""
         self._file.close()
 
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
 
 def to_line(scene: Scene) -> str:
     """The scene as one line of JSON, without a line break."""

@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -115,6 +116,12 @@ class McapFile:
         """Write the index and close the file; without it a recording is incomplete."""
         self._writer.finish()
         self._file.close()
+
+    def __enter__(self) -> McapFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def _add(self, topic: str, message: Mapping[str, Any], stamp_ns: int) -> None:
         data = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()

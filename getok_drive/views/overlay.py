@@ -56,12 +56,17 @@ def draw(image_bgr: ImageBgr, scene: Scene, labels: bool = True) -> ImageBgr:
     pen.areas([area.polygon_px for area in scene.drivable])
     for lane in scene.lanes:
         pen.lane(lane)
-    for box in sorted(scene.boxes, key=lambda box: float(box.xyxy_px[3])):  # near ones last, on top
-        pen.box(box, labels)
+    near_first = sorted(scene.boxes, key=lambda box: -float(box.xyxy_px[3]))
+    for box in reversed(near_first):  # near ones on top
+        pen.box(box)
     for sign in scene.signs:
-        pen.sign(sign, labels)
+        pen.sign(sign)
     if labels:
         pen.caption(scene)
+        for box in near_first:
+            pen.box_label(box)
+        for sign in scene.signs:
+            pen.sign_label(sign)
     return canvas
 
 
@@ -74,6 +79,7 @@ class _Pen:
         self.unit: float = max(1.0, min(canvas.shape[:2]) / 540)
         self.font_scale = 0.42 * self.unit
         self.font_width = max(1, round(0.9 * self.unit))
+        self.plates: list[tuple[int, int, int, int]] = []  # x0, y0, x1, y1 of the labels so far
 
     def fixed(self, points_px: FloatArray) -> npt.NDArray[np.int32]:
         """Source pixels as OpenCV's fixed-point coordinates on the canvas, kept within what OpenCV can draw."""
@@ -90,7 +96,7 @@ class _Pen:
         tinted = self.canvas.copy()
         for outline in outlines:
             cv2.fillPoly(tinted, [outline], DRIVABLE_COLOR, _LINE, _SHIFT)
-        cv2.addWeighted(tinted, 0.38, self.canvas, 0.62, 0.0, dst=self.canvas)
+        cv2.addWeighted(tinted, 0.32, self.canvas, 0.68, 0.0, dst=self.canvas)
         cv2.polylines(self.canvas, outlines, True, DRIVABLE_COLOR, self.width(1), _LINE, _SHIFT)
 
     def lane(self, lane: Lane) -> None:
@@ -100,36 +106,47 @@ class _Pen:
         for color, units in layers:
             cv2.polylines(self.canvas, line, False, color, self.width(units), _LINE, _SHIFT)
 
-    def box(self, box: Box, label: bool) -> None:
-        color = BOX_COLORS.get(box.class_name, OBSTACLE_COLOR)
-        (x0, y0), (x1, y1) = self.fixed(box.xyxy_px.reshape(2, 2)).tolist()
-        for ink, units in ((DARK, 3.0), (color, 1.6)):
-            cv2.rectangle(self.canvas, (x0, y0), (x1, y1), ink, self.width(units), _LINE, _SHIFT)
-        if label:
-            self.label(f"{box.class_name} {box.confidence:.2f}", x0 >> _SHIFT, (y0 >> _SHIFT) - 2, color)
+    def box(self, box: Box) -> None:
+        first, second = self.fixed(box.xyxy_px.reshape(2, 2)).tolist()
+        for ink, units in ((DARK, 3.0), (BOX_COLORS.get(box.class_name, OBSTACLE_COLOR), 1.6)):
+            cv2.rectangle(self.canvas, first, second, ink, self.width(units), _LINE, _SHIFT)
 
-    def sign(self, sign: Sign, label: bool) -> None:
-        color = SIGN_COLORS.get(sign.color, OTHER_COLOR)
+    def box_label(self, box: Box) -> None:
+        x0, y0, _, y1 = (self.fixed(box.xyxy_px.reshape(2, 2)) >> _SHIFT).ravel().tolist()
+        color = BOX_COLORS.get(box.class_name, OBSTACLE_COLOR)
+        self.label(f"{box.class_name} {box.confidence:.2f}", x0, (y0 - 2, y1 + 3), color)
+
+    def sign(self, sign: Sign) -> None:
         centre = tuple(self.fixed(sign.point_px.reshape(1, 2))[0].tolist())
         radius = self.width(6.0) << _SHIFT
         cv2.circle(self.canvas, centre, radius, DARK, self.width(4.0), _LINE, _SHIFT)
         cv2.circle(self.canvas, centre, radius, (255, 255, 255), self.width(2.2), _LINE, _SHIFT)
-        cv2.circle(self.canvas, centre, radius // 2, color, -1, _LINE, _SHIFT)
-        if label:
-            x, y = (value >> _SHIFT for value in centre)
-            offset = (radius >> _SHIFT) + self.width(3.0)
-            self.label(f"{sign.class_name} {sign.confidence:.2f}", x + offset, y + offset // 2, color)
+        cv2.circle(self.canvas, centre, radius // 2, SIGN_COLORS.get(sign.color, OTHER_COLOR), -1, _LINE, _SHIFT)
 
-    def label(self, text: str, x: int, y: int, color: Color) -> None:
-        """Text on a plate of the given colour whose lower left corner is ``(x, y)``, moved to lie inside the picture."""
-        (width, height), below = cv2.getTextSize(text, _FONT, self.font_scale, self.font_width)
+    def sign_label(self, sign: Sign) -> None:
+        x, y = (self.fixed(sign.point_px.reshape(1, 2))[0] >> _SHIFT).tolist()
+        gap = self.width(9.0)
+        color = SIGN_COLORS.get(sign.color, OTHER_COLOR)
+        self.label(f"{sign.class_name} {sign.confidence:.2f}", x - gap, (y - gap, y + gap), color)
+
+    def label(self, text: str, x: int, above_below: tuple[int, int], color: Color) -> None:
+        """Text on a plate of the given colour, above or below an element, where no other plate is yet."""
+        (text_width, text_height), below = cv2.getTextSize(text, _FONT, self.font_scale, self.font_width)
         pad = self.width(2.5)
-        x = int(np.clip(x, 0, max(self.canvas.shape[1] - width - 2 * pad, 0)))
-        y = int(np.clip(y, height + below + 2 * pad, self.canvas.shape[0] - 1))
-        cv2.rectangle(self.canvas, (x, y - height - below - 2 * pad), (x + width + 2 * pad, y), color, -1)
+        width, height = text_width + 2 * pad, text_height + below + 2 * pad
+        x = int(np.clip(x, 0, max(self.canvas.shape[1] - width, 0)))
+        tops = [above_below[0] - height, above_below[1], *(above_below[0] - height * times for times in (2, 3, 4))]
+        tops = [int(np.clip(top, 0, max(self.canvas.shape[0] - height, 0))) for top in tops]
+        top = next((top for top in tops if self._is_free(x, top, width, height)), tops[0])
+        self.plates.append((x, top, x + width, top + height))
+        cv2.rectangle(self.canvas, (x, top), (x + width - 1, top + height - 1), color, -1)
         luminance = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2]
         ink = DARK if luminance > 120 else (255, 255, 255)
-        cv2.putText(self.canvas, text, (x + pad, y - below - pad), _FONT, self.font_scale, ink, self.font_width, _LINE)
+        foot = (x + pad, top + pad + text_height)
+        cv2.putText(self.canvas, text, foot, _FONT, self.font_scale, ink, self.font_width, _LINE)
+
+    def _is_free(self, x: int, y: int, width: int, height: int) -> bool:
+        return all(x >= x1 or x + width <= x0 or y >= y1 or y + height <= y0 for x0, y0, x1, y1 in self.plates)
 
     def caption(self, scene: Scene) -> None:
         """One line at the bottom: counts, time, bundle, and whether the budget was reached."""
@@ -147,5 +164,6 @@ class _Pen:
         top = max(self.canvas.shape[0] - height - below - 2 * pad, 0)
         plate = self.canvas[top:, : width + 2 * pad]
         np.copyto(plate, (plate * 0.35).astype(np.uint8))
+        self.plates.append((0, top, plate.shape[1], self.canvas.shape[0]))
         foot = (pad, self.canvas.shape[0] - below - pad)
         cv2.putText(self.canvas, text, foot, _FONT, self.font_scale, (240, 240, 240), self.font_width, _LINE)
