@@ -10,6 +10,7 @@ from training.datasets.world import paint, textures
 from training.datasets.world.canvas import NOBODY, ROAD, SHIFT, Canvas, fixed
 from training.datasets.world.dice import pick
 from training.datasets.world.road import Junction, Knots
+from training.datasets.world.shadows import Shadow
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -57,13 +58,13 @@ def _open_area(canvas: Canvas, junction: Junction) -> npt.NDArray[np.int32] | No
     return fixed(uv)
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[F64], drawn_lines: list[paint.DrawnLine]) -> None:
+def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[Shadow], drawn_lines: list[paint.DrawnLine]) -> None:
     """Draw everything flat below the horizon.
 
     Args:
         canvas: sky and backdrop are there already.
         rng: for the texture's place.
-        shadows: outlines of cast shadows, canvas points.
+        shadows: of what stands on it.
         drawn_lines: filled with the lane lines, for the labels.
     """
     view, look, road = canvas.view, canvas.look, canvas.view.road
@@ -86,7 +87,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[F64], drawn_lin
     s, d = view.surface()
     gain, rough = _texture(canvas, rng, s, d, hard[top:])
     paint.draw(canvas, rng, s, d, rough, drawn_lines)
-    _finish(canvas, gain, _cast(canvas, shadows) if shadows else None)
+    _finish(canvas, gain, _cast(canvas, shadows, s, d) if shadows else None)
 
 
 def _kerbs(canvas: Canvas) -> None:
@@ -155,12 +156,15 @@ def _joints(row_x: F64, s: npt.NDArray[np.float32], gain: npt.NDArray[np.float32
     gain[near] *= 1 - 0.22 * np.clip((0.03 + width / 2 - offset) / width, 0, np.minimum(1, 0.06 / width))
 
 
-def _cast(canvas: Canvas, shadows: list[F64]) -> F32:
-    """Gain of the ground rows in cast shadow."""
+def _cast(canvas: Canvas, shadows: list[Shadow], s: F32, d: F32) -> F32:
+    """Gain of the ground rows in cast shadow; sun flecks in that of trees."""
     top = canvas.view.horizon
-    mask = np.zeros((canvas.image.shape[0] - top, canvas.image.shape[1]), np.uint8)
-    for outline in shadows:
-        cv2.fillPoly(mask, [fixed(outline - (0, top))], 255, cv2.LINE_AA, SHIFT)
+    mask, leafy = (np.zeros(s.shape, np.uint8) for _ in range(2))
+    for outline, leaves in shadows:
+        cv2.fillPoly(leafy if leaves else mask, [fixed(outline - (0, top))], 255, cv2.LINE_AA, SHIFT)
+    if any(leaves for _, leaves in shadows):
+        flecks = cv2.remap(textures.blotches(), d * 5, s * 3.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
+        mask = cv2.max(mask, cv2.multiply(leafy, cv2.convertScaleAbs(flecks, alpha=1.6), scale=1 / 255))
     mask = cv2.blur(mask, (3, 3))
     return cv2.addWeighted(mask, -max(canvas.look.shadow, 0.35) / 255, mask, 0, 1.0, dtype=cv2.CV_32F)
 

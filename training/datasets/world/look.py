@@ -99,8 +99,8 @@ def sample(rng: np.random.Generator, kind: str) -> Look:
         top, low = _mix((120, 80, 55), (90, 60, 50), tint), _mix((150, 160, 205), (120, 150, 230), float(rng.random()))
         haze = _mix(low, (140, 120, 110), 0.5)
     elif time == "night":
-        g = float(rng.uniform(0.03, 0.2))
-        ambient, beam = (g, g * 1.0, g * 1.15), float(rng.uniform(0.5, 1.1))
+        g = float(rng.uniform(0.04, 0.22))
+        ambient, beam = (g, g * 1.0, g * 1.15), float(rng.uniform(0.75, 1.4))
         top, low = (12, 7, 6), _mix((18, 14, 12), (35, 40, 55), float(rng.random()))
         haze = _mix(low, (40, 38, 36), 0.4)
     return Look(
@@ -112,8 +112,11 @@ def sample(rng: np.random.Generator, kind: str) -> Look:
 
 
 def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
-    def vary(color: Bgr, by: float = 10.0) -> Bgr:
-        return tuple(float(np.clip(c + n, 8, 250)) for c, n in zip(color, rng.normal(0, by, 3), strict=True))  # type: ignore
+    def vary(color: Bgr, by: float = 0.12) -> Bgr:
+        """The colour lighter or darker, with a slight tint."""
+        gain = float(np.clip(1 + rng.normal(0, by), 0.55, 1.5))
+        tint = 1 + rng.normal(0, 0.03, 3)
+        return tuple(float(np.clip(c * gain * t, 8, 250)) for c, t in zip(color, tint, strict=True))  # type: ignore[return-value]
 
     grey = float(np.clip(rng.normal(112, 24), 62, 170))
     asphalt: Bgr = tuple(grey + t for t in rng.normal(0, 3.0, 3) + (1.0, 0.0, -1.5))  # type: ignore[assignment]
@@ -121,11 +124,11 @@ def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
         "road": asphalt,
         "shoulder": _mix(asphalt, vary((120, 120, 122)), float(rng.uniform(0, 0.7))),
         "parking": _mix(asphalt, vary((105, 105, 105)), float(rng.uniform(0, 0.5))),
-        "pavement": vary((150, 152, 156), 12),
-        "grass": vary((62, 112, 96), 14),
-        "dry": vary((98, 150, 178), 14),
-        "dirt": vary((105, 132, 155), 14),
-        "kerb": vary((165, 167, 170), 12),
+        "pavement": vary((138, 141, 145)),
+        "grass": vary((52, 98, 88)),
+        "dry": vary((100, 145, 168)),
+        "dirt": vary((105, 125, 140)),
+        "kerb": vary((165, 167, 170)),
     }
     if surface == "wet":
         found |= {k: tuple(c * 0.68 for c in found[k]) for k in ("road", "shoulder", "parking", "pavement")}  # type: ignore
@@ -134,5 +137,5 @@ def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
         found |= {k: _mix(found[k], snow, t) for k, t in (("grass", 0.9), ("dry", 0.9), ("dirt", 0.8), ("pavement", 0.7))}
         found |= {k: _mix(found[k], snow, float(rng.uniform(0.2, 0.5))) for k in ("road", "shoulder", "parking")}
     elif surface == "unpaved":
-        found["road"] = vary((110, 140, 165), 14)
+        found["road"] = vary((110, 140, 165))
     return found

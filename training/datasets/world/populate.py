@@ -177,15 +177,14 @@ def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
             s = float(rng.uniform(25, length_m))
             found.append(Thing("building", s, base + side * float(rng.uniform(14, 40)), (float(rng.uniform(8, 30)), 10.0,
                                float(rng.uniform(3.5, 9))), index=int(rng.integers(32))))  # fmt: skip
-        odds = [0.12, 0.6, 0.28, 0.0, 0.0] if other else [0.35, 0.2, 0.25, 0.14, 0.06]
-        style = pick(rng, ["none", "wall", "rail", "fence", "hedge"], odds)
+        odds = [0.12, 0.6, 0.28, 0.0] if other else [0.41, 0.2, 0.25, 0.14]
+        style = pick(rng, ["none", "wall", "rail", "fence"], odds)
         if style != "none":
-            height = {"wall": float(rng.uniform(0.8, 1.1)), "rail": 0.75, "fence": float(rng.uniform(1.1, 2.2)), "hedge": 1.4}[
+            height = {"wall": float(rng.uniform(0.8, 1.1)), "rail": 0.75, "fence": float(rng.uniform(1.1, 2.2))}[style]
+            grey = float(rng.uniform(110, 190))
+            color = {"wall": (grey, grey * 1.01, grey * 1.02), "rail": (165.0, 168.0, 170.0), "fence": (95.0, 100.0, 105.0)}[
                 style
             ]
-            grey = float(rng.uniform(110, 190))
-            color = {"wall": (grey, grey * 1.01, grey * 1.02), "rail": (165.0, 168.0, 170.0), "fence": (95.0, 100.0, 105.0),
-                     "hedge": (45.0, 85.0, 62.0)}[style]  # fmt: skip
             if style == "wall" and not other and highway and rng.random() < 0.3:
                 height = float(rng.uniform(2.5, 4.5))
             found += _row(style, road, edge + side * float(rng.uniform(0.2, 0.8)), height, color, length_m)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from getok_drive.tokens.vocab import BOX_CLASSES
 from training.datasets.world import (
     effects,
+    flanks,
     ground,
     labels,
     layout,
@@ -74,6 +75,7 @@ class World:
     lens: effects.Lens
     things: list[Thing]
     layers: list[tuple[str, float, float, int]]
+    flanks: list[flanks.Flank]
     ego_d: float
     ego_yaw: float
 
@@ -102,7 +104,7 @@ def create(seed: int, length_m: float = 200.0) -> World:
     else:
         ego_d, ego_yaw = float(np.clip(rng.normal(0, 0.3), -0.8, 0.8)), float(rng.normal(0, 0.01))
     things = [t for t in things if not (abs(t.d - ego_d) < 1.8 and -6 < t.s < 5.5 + t.size_m[0] / 2 and t.label in BOX_CLASSES)]
-    return World(seed, rig, way, mood, lens, things, layers, ego_d, ego_yaw)
+    return World(seed, rig, way, mood, lens, things, layers, flanks.sample(rng, way), ego_d, ego_yaw)
 
 
 def picture(
@@ -120,10 +122,12 @@ def picture(
     scenery.backdrop(canvas, world.layers)
     placed = _place(world, view, time_s)
     drawn: list[paint.DrawnLine] = []
-    ground.draw(canvas, rng, shadows.outlines(canvas, placed), drawn)
+    ground.draw(canvas, rng, shadows.outlines(canvas, placed, world.flanks), drawn)
     if world.look.surface == "wet":
         effects.wet(canvas)
     labelled = []
+    for flank in world.flanks:
+        flanks.draw(canvas, flank)
     named = sum(bool(thing.label) for thing, _, _ in placed)
     number = FIRST_THING_ID - max(named - (FIRST_SCENERY_ID - FIRST_THING_ID), 0)  # the farthest go without if there are too many
     for thing, spot, end in placed:
@@ -166,7 +170,7 @@ def _meta(world: World, camera: Camera, view: View, s_m: float, d_m: float, dyaw
     }  # fmt: skip
 
 
-_ALONG = ("wall", "rail", "fence", "hedge")
+_ALONG = ("wall", "rail", "fence")
 
 
 def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, Spot | None]]:

@@ -109,7 +109,7 @@ def facade(index: int) -> U8:
     picture = np.empty((h, w, 3), np.uint8)
     picture[:] = np.clip(base, 0, 255)
     floors, columns = int(rng.integers(3, 6)), int(rng.integers(3, 7))
-    glass = np.array([rng.uniform(50, 110), rng.uniform(45, 95), rng.uniform(40, 80)])
+    glass = np.array([88.0, 78.0, 68.0]) * rng.uniform(0.5, 1.15)
     for row in range(floors):
         y = row * h / floors
         ground = row == floors - 1
@@ -119,7 +119,7 @@ def facade(index: int) -> U8:
             mx, my = (0.08, 0.12) if ground else (0.24, 0.22)
             box = [int(x + cw * mx), int(y + ch * my), int(x + cw * (1 - mx)), int(y + ch * (1 - my * 0.8))]
             cv2.rectangle(picture, (box[0] - 1, box[1] - 1), (box[2] + 1, box[3] + 1), tuple(base * 1.18), -1)
-            cv2.rectangle(picture, (box[0], box[1]), (box[2], box[3]), tuple(glass * rng.uniform(0.6, 1.7)), -1)
+            cv2.rectangle(picture, (box[0], box[1]), (box[2], box[3]), tuple(glass * float(rng.uniform(0.6, 1.7))), -1)
             if not ground:
                 cv2.line(picture, ((box[0] + box[2]) // 2, box[1]), ((box[0] + box[2]) // 2, box[3]), tuple(base), 1)
         if ground and rng.random() < 0.6:
@@ -192,7 +192,7 @@ def building(canvas: Canvas, thing: Thing, spot: Spot) -> None:
 
 
 def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
-    """One piece of a barrier, guard rail, fence or hedge along the road, from ``spot`` to ``end``."""
+    """One piece of a barrier, guard rail or fence along the road, from ``spot`` to ``end``."""
     view = canvas.view
     height = thing.size_m[2]
     x0, y0, x1, y1 = spot.x, spot.y, end.x, end.y
@@ -234,7 +234,7 @@ def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
         )
         canvas.line(foot0, top0, 0.07 * view.f / max(x0, 2.0), color, WALL)
     else:
-        canvas.polygon(quad(0.0, height), lit(canvas, thing.color, middle, y0), VEGETATION if thing.art == "hedge" else WALL)
+        canvas.polygon(quad(0.0, height), lit(canvas, thing.color, middle, y0), WALL)
         if middle < 90:
             canvas.polygon(quad(height * 0.88, height), lit(canvas, thing.color, middle, y0, 1.15))
             canvas.polygon(quad(0.0, height * 0.3), lit(canvas, thing.color, middle, y0, 0.85))

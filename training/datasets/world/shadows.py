@@ -9,16 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world.canvas import Canvas
+from training.datasets.world.flanks import Flank, along
 from training.datasets.world.things import Spot, Thing
 
 F64 = npt.NDArray[np.float64]
 _TURN = np.linspace(0, 2 * np.pi, 14)[:-1]
 _CIRCLE = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
 _REACH_M = 100.0
+Shadow = tuple[F64, bool]  # outline in canvas pixels; whether light falls through it
 
 
-def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]]) -> list[F64]:
-    """Outlines in canvas pixels of everything's shadow on the ground, ready to fill."""
+def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]], flanks: list[Flank]) -> list[Shadow]:
+    """Everything's shadow on the ground, ready to fill."""
     view, look = canvas.view, canvas.look
     stretch = min(1 / math.tan(look.sun[1]), 3.0) if look.shadow else 0.0
     azimuth = look.sun[0] - view.heading
@@ -28,6 +30,11 @@ def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]]) -> l
         if spot.x < _REACH_M and (outline := _outline(thing, spot, away, stretch)) is not None:
             found.append(outline)
             hulls.append(thing.art != "tree")
+    if stretch:
+        for flank in flanks:
+            if flank.kind == "woods" and abs(away[1]) * flank.height_m > 2.0 and (away[1] < 0) == (flank.d_m > 0):
+                found.append(_woods(canvas, flank, away))
+                hulls.append(False)
     if not found:
         return []
     points = np.concatenate(found)
@@ -40,9 +47,20 @@ def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]]) -> l
         stop = start + len(outline)
         if points[start:stop, 0].max() > 1.3:
             part = uv[start:stop]
-            result.append(cv2.convexHull(part).reshape(-1, 2) if hull else part)
+            result.append((cv2.convexHull(part).reshape(-1, 2) if hull else part, not hull))
         start = stop
     return result
+
+
+def _woods(canvas: Canvas, flank: Flank, away: F64) -> F64:
+    """Shadow of a wall of trees: a strip beside it with a ragged rim, level frame."""
+    view = canvas.view
+    s = view.s_m + np.append(np.arange(0.0, 40.0, 2.5), np.arange(40.0, 110.0, 6.0))
+    reach = flank.height_m * np.clip(0.75 + 0.3 * along(s, 12.0, flank.phase), 0.1, 1.3)
+    reach[along(s, 90.0, flank.phase * 7) < flank.gap] = 0.0
+    x, y, _ = view.place(s, np.full(len(s), flank.d_m))
+    rim = np.column_stack([x + away[0] * reach, y + away[1] * reach])
+    return np.concatenate([np.column_stack([x, y]), rim[::-1]])
 
 
 def _outline(thing: Thing, spot: Spot, away: F64, stretch: float) -> F64 | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
+from training.datasets.world.dice import pick
 
 U8 = npt.NDArray[np.uint8]
 Bgr = tuple[float, float, float]
@@ -63,27 +64,27 @@ def tree(index: int) -> list[U8]:
                 picture, (int(x), int(y)), (int(x + rng.normal(0, 12)), int(y - rng.uniform(4, 22))), (*bark, 200), 1, cv2.LINE_AA
             )
         return mips(picture)
-    mask = np.zeros((h, w), np.uint8)
-    light = np.zeros((h, w), np.float32)
-    clumps = 90
-    for _ in range(clumps):
+    mask, light = np.zeros((h, w), np.uint8), np.full((h, w), 0.45, np.float32)
+    spots = []
+    for _ in range(420):  # boughs from the back, dark, to the front, lit from above
         if conifer:
-            y = rng.uniform(0.02, 0.9)
-            x, radius = rng.normal(0, 0.17) * y, rng.uniform(5, 13)
+            y = rng.uniform(0.02, 0.92)
+            spots.append((0.5 + rng.normal(0, 0.15) * y, y, rng.uniform(2, 7)))
         else:
             angle, r = rng.uniform(0, 2 * np.pi), np.sqrt(rng.random())
-            x, y, radius = 0.4 * r * np.cos(angle), 0.36 + 0.32 * r * np.sin(angle), rng.uniform(8, 21)
-        center = (int(w / 2 + x * w), int(y * h))
-        cv2.circle(mask, center, int(radius), 255, -1)
-        shade = np.float32(0.72 + 0.38 * (0.5 - y) + 0.3 * rng.random())
-        cv2.circle(light, center, int(radius), float(shade), -1)
-        cv2.circle(light, (center[0] - 2, center[1] - 3), int(radius * 0.6), float(shade * 1.18), -1)
-    leaves = textures.foliage()[:h, :w][:: rng.choice([-1, 1]), :: rng.choice([-1, 1])].astype(np.float32) / 128
-    hole = np.roll(textures.foliage(), 100 * index, 0)[:h, :w]
-    mask[(hole < 78) & (cv2.blur(mask, (25, 25)) < 250)] = 0
-    hue = np.array([rng.uniform(28, 62), rng.uniform(70, 112), rng.uniform(50, 95)], np.float32)
-    light = cv2.GaussianBlur(light, (5, 5), 0)
-    color = np.clip(hue * (light * leaves)[..., None] * 1.05, 0, 255)
+            bulge = 1 + 0.22 * np.sin(3 * angle + index) + 0.12 * np.sin(7 * angle)
+            spots.append((0.5 + 0.38 * r * bulge * np.cos(angle), 0.38 + 0.3 * r * bulge * np.sin(angle), rng.uniform(2.5, 8)))
+    for depth, (x, y, radius) in enumerate(spots):
+        center = (int(x * w), int(y * h))
+        cv2.ellipse(mask, center, (int(radius * 1.15), int(radius * 0.8)), float(rng.uniform(-40, 40)), 0, 360, 255, -1)
+        shade = 0.42 + 0.45 * depth / len(spots) + 0.35 * (0.55 - y) + 0.2 * rng.random()
+        cv2.ellipse(light, center, (int(radius * 1.15), int(radius * 0.8)), 0.0, 0, 360, float(shade), -1)
+    leaves = textures.foliage()[:h, :w][:: pick(rng, (-1, 1)), :: pick(rng, (-1, 1))].astype(np.float32) / 128
+    fine = np.roll(textures.fractal(12, 0.15), 61 * index, 1)[:h, :w]
+    mask[(fine > 1.1) & (cv2.blur(mask, (15, 15)) < 225)] = 0  # ragged rim
+    mask[np.roll(fine, 40, 0) > 2.1] = 0  # sky between the leaves
+    hue = np.array([38.0, 78.0, 64.0]) * rng.uniform(0.75, 1.2) + rng.normal(0, (5, 6, 12))
+    color = np.clip(hue * (cv2.GaussianBlur(light, (3, 3), 0) * (0.35 + 0.65 * leaves) * (1 + 0.12 * fine))[..., None], 0, 255)
     picture[mask > 0, :3] = color[mask > 0].astype(np.uint8)
     picture[mask > 0, 3] = 255
     return mips(picture)
@@ -96,23 +97,28 @@ def bush(index: int) -> list[U8]:
     w, h = 128, 80
     mask = np.zeros((h, w), np.uint8)
     light = np.zeros((h, w), np.float32)
-    for _ in range(45):
-        x, y, radius = rng.normal(w / 2, w * 0.2), h - abs(rng.normal(0, h * 0.32)), rng.uniform(6, 15)
+    for depth in range(150):
+        x, y, radius = rng.normal(w / 2, w * 0.19), h - abs(rng.normal(0, h * 0.36)), rng.uniform(3, 8)
         y = max(y, radius + 2)
         cv2.circle(mask, (int(x), int(y)), int(radius), 255, -1)
-        cv2.circle(light, (int(x), int(y)), int(radius), float(1.2 - 0.6 * y / h + 0.3 * rng.random()), -1)
-    leaves = np.roll(textures.foliage(), 37 * index, 1)[:h, :w].astype(np.float32) / 128
-    hue = np.array([rng.uniform(30, 65), rng.uniform(75, 120), rng.uniform(55, 115)], np.float32)
+        cv2.circle(
+            light, (int(x), int(y)), int(radius), float(0.5 + 0.4 * depth / 150 + 0.4 * (0.7 - y / h) + 0.2 * rng.random()), -1
+        )
+    leaves = 0.35 + 0.65 * np.roll(textures.foliage(), 37 * index, 1)[:h, :w].astype(np.float32) / 128
+    hue = np.array([38.0, 80.0, 68.0]) * rng.uniform(0.8, 1.25) + rng.normal(0, (5, 6, 14))
     picture = np.zeros((h, w, 4), np.uint8)
     picture[..., :3] = np.clip(hue * (cv2.GaussianBlur(light, (5, 5), 0) * leaves)[..., None], 0, 255).astype(np.uint8)
     picture[..., 3] = mask
     return mips(picture)
 
 
+_CLOTHS = ((35, 35, 38), (55, 50, 48), (85, 60, 45), (110, 75, 50), (75, 75, 78), (120, 118, 115), (205, 205, 205), (50, 70, 95),
+           (45, 45, 150), (60, 95, 75), (130, 165, 190), (150, 110, 70), (40, 150, 200))  # fmt: skip
+
+
 def _cloth(rng: np.random.Generator) -> Bgr:
-    dark = rng.random() < 0.55
-    color = rng.uniform(20, 80, 3) if dark else rng.uniform(60, 225, 3)
-    return tuple(float(c) for c in color)  # type: ignore[return-value]
+    gain = float(rng.uniform(0.7, 1.15))
+    return tuple(min(c * gain, 250.0) for c in pick(rng, _CLOTHS))  # type: ignore[return-value]
 
 
 def _limb(picture: U8, points: list[tuple[float, float]], color: Bgr, width: float) -> None:
@@ -123,7 +129,7 @@ def _limb(picture: U8, points: list[tuple[float, float]], color: Bgr, width: flo
 def _shade(picture: U8, rng: np.random.Generator) -> U8:
     """Light from one side and above, with a little noise, so that flat fills get a body."""
     h, w = picture.shape[:2]
-    side = np.linspace(1.12, 0.84, w)[:: rng.choice([-1, 1])][None, :, None]
+    side = np.linspace(1.12, 0.84, w)[:: pick(rng, (-1, 1))][None, :, None]
     down = np.linspace(1.08, 0.88, h)[:, None, None]
     rough = 1 + 0.08 * textures.fractal(9, 0.7)[:h, :w, None]
     picture[..., :3] = np.clip(picture[..., :3] * side * down * rough, 0, 255).astype(np.uint8)
@@ -152,7 +158,7 @@ def person(index: int) -> list[U8]:
         _limb(picture, [(40 + sign * 12, neck + 6), (40 + sign * (14 + swing * 0.3), 62), (40 + sign * (12 + swing), 84)],
               tuple(c * 0.88 for c in coat), 8)  # type: ignore[arg-type]  # fmt: skip
     if rng.random() < 0.3:
-        cv2.ellipse(picture, (40 + int(rng.choice([-14, 14])), 66), (8, 14), 0, 0, 360, (*_cloth(rng), 255), -1, cv2.LINE_AA)
+        cv2.ellipse(picture, (40 + int(pick(rng, (-14, 14))), 66), (8, 14), 0, 0, 360, (*_cloth(rng), 255), -1, cv2.LINE_AA)
     cv2.circle(picture, (40, 20), 11, (*skin, 255), -1, cv2.LINE_AA)
     hair = tuple(float(c) for c in rng.uniform(15, 90) * np.array([0.8, 0.95, 1.1]))
     cv2.ellipse(picture, (40, 17), (12, 11), 0, 180, 360, (*hair, 255), -1, cv2.LINE_AA)

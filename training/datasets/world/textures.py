@@ -39,10 +39,10 @@ def asphalt() -> U8:
         x, y, w, h = rng.integers(0, ATLAS_PX, 2).tolist() + rng.integers(20, 90, 2).tolist()
         shade = float(rng.uniform(0.8, 1.12))
         picture[y : y + h, x : x + w] = np.clip(picture[y : y + h, x : x + w] * shade, 0, 255).astype(np.uint8)
-    for _ in range(16):
+    for _ in range(9):
         walk = np.cumsum(rng.normal(0, 4, (40, 2)) + rng.normal(0, 3, 2), axis=0) + rng.integers(0, ATLAS_PX, 2)
         layer = np.full_like(picture, 128)
-        cv2.polylines(layer, [np.round(walk * 16).astype(np.int32)], False, 92, 1, cv2.LINE_AA, 4)
+        cv2.polylines(layer, [np.round(walk * 16).astype(np.int32)], False, 104, 1, cv2.LINE_AA, 4)
         picture = cv2.multiply(picture, layer, scale=1 / 128)
     return picture
 
@@ -50,7 +50,7 @@ def asphalt() -> U8:
 @lru_cache(maxsize=1)
 def terrain() -> U8:
     """Gain of grass and soil: strong clumps."""
-    return to_gain(0.16 * fractal(3, 0.5) + 0.12 * fractal(4, 1.3), 1.0)
+    return to_gain(0.09 * fractal(3, 0.4) + 0.1 * fractal(4, 1.1), 1.0)
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ class Thing:
 
     Attributes:
         art: how it is drawn: ``vehicle``, ``person``, ``rider``, ``obstacle``, ``sign``, ``tree``, ``bush``, ``building``,
-            ``wall``, ``rail``, ``fence``, ``hedge``, ``lamp``, ``mast``, ``gantry``, ``bridge``.
+            ``wall``, ``rail``, ``fence``, ``lamp``, ``mast``, ``gantry``, ``bridge``.
         s, d: metres along and to the left, at time 0; heading: relative to the road, radians.
         size_m: length, width, height.
         label: box or sign class, empty for scenery; color_name: a sign's colour.

@@ -166,7 +166,7 @@ def _car(name: str, coarse: bool) -> Mesh:
     if name == "pickup":
         b.across((rear, zb), (xr, zb), y * 0.9, y * 0.9, "dark", "top")
     else:
-        b.across((rear + 0.03, zb * 0.98), (xr, zb), y, yb, "body", "top")
+        b.across((rear + 0.03, zb * 0.98), (xr, zb), y * 0.94, yb, "body", "top")
     b.across((xf, zb), (nose, zh), yb, y * 0.94, "body", "top")
     lower = [
         (rear + 0.04, z0),
@@ -178,18 +178,22 @@ def _car(name: str, coarse: bool) -> Mesh:
         (front, zm),
         (front - 0.05, z0),
     ]
-    b.both(lower, y, "body")
+    plan = [y * 0.93, y * 0.93, y * 0.94, y, y, y * 0.93, y * 0.9, y * 0.9]
+    b.both(lower, plan, "body")
+    b.both(
+        [(rear + 0.12, z0 + 0.1), (rear + 0.1, zm), (front - 0.16, zm * 0.96), (front - 0.14, z0 + 0.1)], y + 0.001, "lower", True
+    )
     b.both([(rear + 0.04, z0), (rear + 0.03, z0 + 0.13), (front - 0.04, z0 + 0.13), (front - 0.05, z0)], y + 0.002, "trim", True)
-    b.across((rear, zm), (rear + 0.03, zb * 0.98), y, y, "body", "rear")
-    b.across((rear + 0.04, z0), (rear, zm), y * 0.98, y, "bumper", "rear")
-    b.across((front, zm), (nose, zh), y * 0.99, y * 0.94, "body", "front")
-    b.across((front - 0.05, z0), (front, zm), y * 0.97, y * 0.99, "bumper", "front")
+    b.across((rear, zm), (rear + 0.03, zb * 0.98), y * 0.93, y * 0.94, "body", "rear")
+    b.across((rear + 0.04, z0), (rear, zm), y * 0.93, y * 0.93, "bumper", "rear")
+    b.across((front, zm), (nose, zh), y * 0.9, y * 0.93, "body", "front")
+    b.across((front - 0.05, z0), (front, zm), y * 0.9, y * 0.9, "bumper", "front")
     tall = name in ("van", "minivan", "suv", "hatch")
     lamp0, lamp1 = (zm + 0.12, zb + 0.02) if tall else (zm + 0.1, zb - 0.1)
     for sign in (-1, 1):
-        inner = 0.72 if tall else 0.52
-        b.patch(rear - 0.01, sign * y * 0.98, sign * y * inner, lamp0, lamp1, "tail", "rear")
-        b.patch(front + 0.01, sign * y * 0.96, sign * y * 0.6, zh - 0.24, zh - 0.06, "head", "front")
+        inner = 0.7 if tall else 0.5
+        b.patch(rear - 0.01, sign * y * 0.92, sign * y * inner, lamp0, lamp1, "tail", "rear")
+        b.patch(front + 0.01, sign * y * 0.88, sign * y * 0.58, zh - 0.21, zh - 0.08, "head", "front")
     b.patch(rear - 0.012, -0.27, 0.27, zm - (0.02 if tall else 0.2), zm + (0.12 if tall else -0.06), "plate", "rear")
     b.patch(front + 0.01, -y * 0.5, y * 0.5, zm - 0.08, zh - 0.1, "dark", "front")
     b.patch(front + 0.012, -0.26, 0.26, zm - 0.26, zm - 0.13, "plate", "front")
@@ -295,7 +299,7 @@ def paints(number: int, braking: bool, lights: bool) -> dict[str, Bgr]:
     box = np.full(3, rng.uniform(150, 240)) if rng.random() < 0.7 else rng.uniform(40, 220, 3)
     plastic = rng.random() < 0.25
     found = {
-        "body": body, "roof": body, "bumper": (52, 52, 54) if plastic else body * 0.9, "glass": (52, 46, 42), "tyre": (28, 28, 29),
+        "body": body, "roof": body, "lower": body * 0.84, "bumper": (52, 52, 54) if plastic else body * 0.9, "glass": (52, 46, 42), "tyre": (28, 28, 29),
         "hub": (140, 142, 145), "dark": (26, 26, 28), "trim": (50, 50, 52), "tail": (60, 50, 250) if braking else (35, 28, 165),
         "head": (250, 250, 245) if lights else (205, 205, 200), "plate": (205, 212, 214) if rng.random() < 0.75 else (60, 190, 225),
         "box": box, "livery": rng.uniform(40, 220, 3), "sign": (40, 150, 240),

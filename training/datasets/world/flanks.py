@@ -1,0 +1,120 @@
+"""Woods and banks along the road: walls of foliage or grass, one column of the picture at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.datasets.world import textures
+from training.datasets.world.canvas import VEGETATION, Canvas
+from training.datasets.world.dice import pick
+from training.datasets.world.road import Road
+
+F64 = npt.NDArray[np.float64]
+_TEXELS_M = 9.0
+
+
+@dataclass(slots=True)
+class Flank:
+    """A row of trees or a slope at offset ``d_m``: ``kind`` ``woods`` or ``bank``; gaps where the noise along ``s`` is below ``gap``."""
+
+    kind: str
+    d_m: float
+    height_m: float
+    gap: float
+    phase: float
+    tint: float
+
+
+def sample(rng: np.random.Generator, road: Road) -> list[Flank]:
+    """Flanks of a country road or highway, far ones first."""
+    found: list[Flank] = []
+    if road.kind in ("urban", "residential"):
+        return found
+    for side, edge in ((1.0, road.outer_left_d), (-1.0, road.outer_right_d)):
+        other = road.other
+        behind = other is not None and np.sign(other[0][1][0]) == side
+        base = max((abs(other[0][1][0]), abs(other[1][1][0]))) + 3.0 if behind and other is not None else abs(edge)
+        bank = rng.random() < 0.3
+        if not behind and rng.random() < 0.12:  # a hedge
+            found.append(Flank("woods", side * (base + float(rng.uniform(1.2, 3))), float(rng.uniform(0.8, 2.2)), pick(rng, [-3.0, -0.5]),
+                               float(rng.uniform(0, 4096)), float(rng.uniform(0.8, 1.3))))  # fmt: skip
+        if rng.random() < 0.5:
+            setback = float(rng.uniform(3, 22)) + (4.0 if bank else 0.0)
+            found.append(
+                Flank("woods", side * (base + setback), float(rng.uniform(5, 15)), pick(rng, [-3.0, -0.6, 0.1]), float(rng.uniform(0, 4096)),
+                      float(rng.uniform(0.6, 1.15)))
+            )  # fmt: skip
+        if bank:
+            found.append(Flank("bank", side * (base + float(rng.uniform(2, 6))), float(rng.uniform(1.0, 6)), pick(rng, [-3.0, -0.4]),
+                               float(rng.uniform(0, 4096)), float(rng.uniform(0.85, 1.1))))  # fmt: skip
+    return sorted(found, key=lambda flank: -abs(flank.d_m))
+
+
+def along(s: F64, metres: float, phase: float) -> F64:
+    """Noise over ``s`` with features of about ``metres``."""
+    noise = textures.skyline_noise()
+    return np.asarray(np.interp(np.mod(s * 40.0 / metres + phase, 4096), np.arange(4097), np.append(noise, noise[0])))
+
+
+def draw(canvas: Canvas, flank: Flank) -> None:
+    """Draw one flank from the horizon to the picture's edge; nearer columns hide farther ones."""
+    view, look = canvas.view, canvas.look
+    width = canvas.image.shape[1]
+    s = np.append(np.geomspace(1.0, 60.0, 24), np.arange(64.0, 240.0, 8.0)) + view.s_m
+    s = s[s < view.s_range[1]]
+    if len(s) < 4:
+        return
+    x, y, _ = view.place(s, np.full(len(s), flank.d_m))
+    front = x > 1.0
+    s, x, y = s[front], x[front], y[front]
+    if len(s) < 4:
+        return
+    u = view.cx - view.f * y / x
+    u = np.maximum.accumulate(u) if flank.d_m > 0 else np.minimum.accumulate(u)  # from near to far: what is nearer hides
+    low, high = max(int(np.ceil(u.min())), 0), min(int(u.max()), width - 1)
+    if high - low < 2:
+        return
+    columns = np.arange(low, high + 1, dtype=np.float64)
+    order = np.arange(len(u)) if flank.d_m > 0 else np.arange(len(u))[::-1]
+    column_x = 1.0 / np.interp(columns, u[order], 1.0 / x[order])
+    column_s = np.interp(column_x, x, s) if (np.diff(x) > 0).all() else np.interp(columns, u[order], s[order])
+    base = view.cy + view.f * (view.height_m - view.ground_z(column_x)) / column_x
+    base = np.minimum(base, view.clip_row(column_x)) + 0.5
+    scale = view.f / column_x
+    rise = flank.height_m * np.clip(0.85 + 0.22 * along(column_s, 45.0, flank.phase), 0.3, 1.5)
+    if flank.kind == "woods":
+        rise *= 1 + 0.1 * along(column_s, 6.0, flank.phase * 3)
+        rise[along(column_s, 90.0, flank.phase * 7) < flank.gap] = 0.0
+    else:
+        rise *= np.clip(2.0 * (along(column_s, 120.0, flank.phase * 7) - flank.gap), 0, 1)
+    top = base - rise * scale
+    first, last = max(int(top.min()), 0), min(int(base.max()) + 1, canvas.image.shape[0])
+    if last - first < 2:
+        return
+    rows = np.arange(first, last, dtype=np.float32)[:, None]
+    inside = ((rows >= top.astype(np.float32)) & (rows <= base.astype(np.float32))).astype(np.uint8)
+    metres = (base.astype(np.float32) - rows) * (1 / scale).astype(np.float32)
+    texels = np.exp2(-np.ceil(np.log2(np.maximum(_TEXELS_M / scale, 1.0)))).astype(np.float32) * np.float32(_TEXELS_M)
+    tx = np.broadcast_to((column_s * texels).astype(np.float32), metres.shape)
+    woods = flank.kind == "woods"
+    atlas = textures.foliage() if woods else textures.terrain()
+    noise = cv2.remap(atlas, np.ascontiguousarray(tx), metres * texels, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    if woods:
+        inside &= ((metres < rise.astype(np.float32) * 0.8) | (noise > 100)).astype(np.uint8)  # ragged crowns
+        share = np.clip(metres * (1 / np.maximum(rise, 0.5)).astype(np.float32), 0, 1)
+        light = cv2.multiply(noise, 0.4 + 0.75 * share, dtype=cv2.CV_8U)
+        color = np.array((40.0, 74.0, 62.0)) * flank.tint
+    else:
+        light = noise
+        color = np.array(look.materials["dry" if int(flank.phase) % 2 else "grass"]) * flank.tint
+    near = float(np.median(column_x))
+    gain, offset = look.shade(min(near, 90.0), flank.d_m * 0.5)
+    tint = np.column_stack([np.diag(color * gain / 128), offset])
+    layer = cv2.transform(cv2.cvtColor(light, cv2.COLOR_GRAY2BGR), tint)
+    area = (slice(first, last), slice(low, high + 1))
+    cv2.copyTo(layer, inside, canvas.image[area])
+    canvas.owner[area][inside > 0] = VEGETATION
