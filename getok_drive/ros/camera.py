@@ -25,6 +25,9 @@ from getok_drive.ros.params import NodeParams
 from getok_drive.ros.slot import LatestSlots
 from getok_drive.types import ImageBgr
 
+# The callback only moves bytes to the slot, so the queue is drained at once and makes no frame older; it is there so that a
+# stall of the executor does not hide frames from the counts.
+_QUEUE = 4
 _MAX_MESSAGE_BYTES = 400_000_000  # refuses before anything is unpacked
 
 
@@ -142,7 +145,7 @@ class CameraInput:
     def _subscribe_images(self) -> None:
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
-            depth=1,  # a deeper queue only makes frames older
+            depth=_QUEUE,
             reliability=ReliabilityPolicy.RELIABLE if self._reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.VOLATILE,
         )

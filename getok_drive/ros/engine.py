@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 from getok_drive.errors import BackendError, ConfigError
 from getok_drive.pipeline import Perceiver
 from getok_drive.ros.params import KINDS, NodeParams
+from getok_drive.runtime.decoding import Budget
+from getok_drive.tokens.vocab import BOX_CLASSES, SIGN_CLASSES
 from getok_drive.types import Frame, Scene
+
+# The node names kinds as the fields of a scene are named, the decoder as the elements' tokens are.
+_TOKEN_KIND = {"lanes": "lane", "drivable": "drivable", "boxes": "box", "signs": "sign"}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What is wanted of one frame: kinds and classes of elements, and the budget for it.
 
-    ``box_classes`` and ``sign_classes``: empty means all. ``token_budget`` and ``deadline_ms``: 0 means the bundle's own.
+    ``box_classes`` and ``sign_classes``: empty means all. ``token_budget``, ``deadline_ms``, ``max_rate_hz``: 0 means no limit.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -26,6 +31,13 @@ class Limits:
     token_budget: int = 0
     deadline_ms: float = 0.0
     max_rate_hz: float = 0.0
+
+    @property
+    def budget(self) -> Budget:
+        """For the decoder."""
+        unlimited = Budget()
+        return Budget(max(self.token_budget, 2) if self.token_budget else unlimited.tokens,
+                      self.deadline_ms / 1e3 if self.deadline_ms else unlimited.time_s)  # fmt: skip
 
     @classmethod
     def of(cls, params: NodeParams, degraded: bool) -> Limits:
@@ -50,7 +62,7 @@ def _least(a: float, b: float) -> float:
 
 
 def select(scene: Scene, limits: Limits) -> Scene:
-    """The scene with only the wanted kinds, classes and confidences."""
+    """The scene with only the wanted kinds, classes and confidences (the decoder was asked for the kinds only)."""
 
     def keep(kind: str, elements: tuple, classes: tuple[str, ...] = ()) -> tuple:  # type: ignore[type-arg]
         if kind not in limits.kinds:
@@ -103,13 +115,11 @@ class Engine:
         with self._lock:
             if self._perceiver is None:
                 raise BackendError("no bundle is loaded; configure the node first")
-            scene = self._perceiver.run(frame)
+            scene = self._perceiver.run(frame, budget=limits.budget, kinds=[_TOKEN_KIND[kind] for kind in limits.kinds])
         return select(scene, limits)
 
     def check_classes(self, box_classes: tuple[str, ...], sign_classes: tuple[str, ...]) -> None:
         """Raises `ConfigError` for a class that the token table does not have."""
-        from getok_drive.tokens.vocab import BOX_CLASSES, SIGN_CLASSES
-
         for kind, wanted, known in (("box", box_classes, BOX_CLASSES), ("sign", sign_classes, SIGN_CLASSES)):
             for name in wanted:
                 if name not in known:

@@ -144,7 +144,7 @@ class DegradeControl:
             temperature_c: hottest thermal zone; None when the machine has none.
         """
         if params.degrade != "auto":
-            self.reason = "parameter degrade is on" if params.degrade == "on" else ""
+            self.reason = "parameter degrade is always" if params.degrade == "always" else ""
             return bool(self.reason)
         cause = ""
         if temperature_c is not None and temperature_c > params.hot_c:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from getok_drive.errors import InputError
+from getok_drive.sources import decode_image
 from getok_drive.types import MAX_IMAGE_PIXELS, ImageBgr
 
 # ROS names a Bayer pattern by its first row and the second row's start; OpenCV's plain names start one pixel later, hence
@@ -103,36 +104,12 @@ def compressed_to_bgr(msg: Any) -> ImageBgr:
     The stored bytes decide, not the field ``format``. The header's size is looked at before anything is unpacked.
 
     Raises:
-        FrameRejected: With reason ``empty_image``, ``image_too_large`` or ``corrupt_image``.
+        FrameRejected: With reason ``empty_image`` or ``corrupt_image``.
     """
-    data = np.frombuffer(msg.data, dtype=np.uint8)
-    if data.size == 0:
+    data = bytes(msg.data)
+    if not data:
         raise FrameRejected("empty_image", "compressed image without data")
-    size_wh = _header_size_wh(data)
-    if size_wh is not None and size_wh[0] * size_wh[1] > MAX_IMAGE_PIXELS:
-        raise FrameRejected("image_too_large", f"compressed image claims {size_wh[0]}x{size_wh[1]} px")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise FrameRejected("corrupt_image", f"compressed image cannot be read: {error.err}") from error
-    if image is None:
-        raise FrameRejected(
-            "corrupt_image", f"compressed image of {data.size} bytes (format {str(msg.format)[:40]!r}) cannot be read"
-        )
-    return np.asarray(image, dtype=np.uint8)
-
-
-def _header_size_wh(data: npt.NDArray[np.uint8]) -> tuple[int, int] | None:
-    """Width and height from a JPEG's or PNG's header; None for other formats or damaged headers."""
-    head = data[:65536].tobytes()
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
-        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-    if head[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start-of-frame segment
-            return int.from_bytes(head[at + 7 : at + 9], "big"), int.from_bytes(head[at + 5 : at + 7], "big")
-        at += 2 + length
-    return None
+        return decode_image(data, f"compressed image (format {str(msg.format)[:40]!r})")
+    except InputError as error:
+        raise FrameRejected("corrupt_image", str(error)) from error

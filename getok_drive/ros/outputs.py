@@ -21,7 +21,6 @@ from getok_drive.ros.grid import scene_to_grid
 from getok_drive.ros.markers import scene_to_markers
 from getok_drive.ros.params import NodeParams
 from getok_drive.types import ImageBgr, Scene
-from getok_drive.views.overlay import draw_scene
 
 
 class CameraOutputs:
@@ -106,7 +105,9 @@ class CameraOutputs:
 
 
 def _overlay(scene: Scene, image_bgr: ImageBgr, context: Context, params: NodeParams) -> CompressedImage:
-    picture = draw_scene(image_bgr, scene)
+    from getok_drive.views.overlay import draw  # only where somebody looks
+
+    picture = draw(image_bgr, scene)
     height, width = picture.shape[:2]
     if width > params.overlay_width_px:
         size = (params.overlay_width_px, max(1, round(height * params.overlay_width_px / width)))

@@ -98,7 +98,7 @@ class NodeParams:
     )
 
     degrade: str = setting(
-        "auto", "Degraded mode: never (off), under overload or heat (auto), always (on).", choices=("off", "auto", "on")
+        "auto", "When to run in degraded mode; auto: under overload or heat.", choices=("never", "auto", "always")
     )
     degraded_kinds: tuple[str, ...] = setting(("lanes", "drivable", "boxes"), "Kinds kept in degraded mode.", choices=KINDS)
     degraded_token_budget: int = setting(120, "token_budget in degraded mode; 0: unchanged.", unit="token", low=0, high=100000)

@@ -1,6 +1,6 @@
 """The executable ``camera_source``: a video file, image folder or the driving world as a ROS camera.
 
-Parameters: ``source`` (a video, an image, a folder of images or ``world:SEED``), ``camera`` (its name), ``rate_hz`` (0: the
+Parameters: ``source`` (image, folder, glob, video, camera number or ``world:SEED``), ``camera`` (its name), ``rate_hz`` (0: the
 video's own), ``encoding`` (of ``image_raw``), ``loop``, ``max_frames`` (0: all), ``width_px`` (0: the source's own),
 ``height_m``, ``pitch_down_deg`` and ``fov_deg`` of the mount for sources without a calibration, ``calibration_out`` (where to
 write the camera's calibration file, which the perception node can use).
@@ -23,8 +23,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from getok_drive.errors import InputError
+from getok_drive.ros.feed import Calibrated, open_feed
 from getok_drive.ros.process import run_node
-from getok_drive.ros.sources import Calibrated, open_source
 from getok_drive.types import ImageBgr
 
 # encoding -> (cv2 conversion from BGR or None, bytes per pixel)
@@ -81,24 +81,26 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
         self.finished = threading.Event()
         self._camera, self._encoding = str(get["camera"]), str(get["encoding"])
         image_msg(np.zeros((2, 2, 3), np.uint8), self._encoding)  # fails at once for an unknown encoding
-        source = open_source(get["source"], get["width_px"], get["max_frames"])
-        self._calibrated = source.calibrated or Calibrated.guess(
-            source.size_wh, get["fov_deg"], get["height_m"], math.radians(get["pitch_down_deg"])
+        feed = open_feed(get["source"], get["width_px"], get["max_frames"])
+        self._calibrated = feed.calibrated or Calibrated.guess(
+            feed.size_wh, get["fov_deg"], get["height_m"], math.radians(get["pitch_down_deg"])
         )
         if get["calibration_out"]:
             write_calibration(Path(get["calibration_out"]), self._camera, self._calibrated)
-        frames = list(source.frames) if source.preload else source.frames
-        self._frames: Iterator[ImageBgr] = iter(frames)
-        if get["loop"]:
-            self._frames = itertools.cycle(frames) if source.preload else source.forever()
+        self._frames: Iterator[ImageBgr]
+        if feed.preload:
+            pictures = list(feed.frames())
+            self._frames = itertools.cycle(pictures) if get["loop"] else iter(pictures)
+        else:
+            self._frames = feed.forever() if get["loop"] else feed.frames()
         prefix = self._camera
         self._raw = self.create_publisher(Image, f"{prefix}/image_raw", QoSProfile(depth=1))
         self._jpeg = self.create_publisher(CompressedImage, f"{prefix}/image_raw/compressed", QoSProfile(depth=1))
         self._info = self.create_publisher(CameraInfo, f"{prefix}/camera_info", QoSProfile(depth=1))
         self.sent = 0
-        rate_hz = float(get["rate_hz"]) or source.rate_hz
+        rate_hz = float(get["rate_hz"]) or feed.rate_hz
         self._timer = self.create_timer(1.0 / rate_hz, self._publish)
-        self.get_logger().info(f"publishing {get['source']} at {rate_hz:g} Hz, {source.size_wh[0]}x{source.size_wh[1]} px")
+        self.get_logger().info(f"publishing {get['source']} at {rate_hz:g} Hz, {feed.size_wh[0]}x{feed.size_wh[1]} px")
 
     def _publish(self) -> None:
         image = next(self._frames, None)

@@ -17,7 +17,7 @@ from getok_drive.ros.images import FrameRejected
 from getok_drive.ros.outputs import CameraOutputs
 from getok_drive.ros.params import NodeParams
 from getok_drive.ros.slot import LatestSlots
-from getok_drive.types import Frame
+from getok_drive.types import Frame, Scene
 
 
 class Worker:
@@ -63,13 +63,9 @@ class Worker:
                 self._process(index, data)
             except FrameRejected as error:
                 camera.health.rejected(error.reason, str(error))
-            except GetokError as error:
-                self.engine_failures += 1
-                camera.health.rejected("engine_error", str(error))
             except Exception as error:
                 if self._stop.is_set():
                     return  # publishers may be gone by now
-                self.engine_failures += 1
                 camera.health.rejected("internal_error", f"{type(error).__name__}: {error}")
                 self._node.get_logger().error(f"frame dropped: {traceback.format_exc()}", throttle_duration_sec=5.0)
 
@@ -86,8 +82,7 @@ class Worker:
         convert_ms = (time.perf_counter() - started) * 1e3
         self._index[index] += 1
         frame = Frame(capture.image_bgr, capture.stamp_ns, camera.image_topic, self._index[index] - 1)
-        scene = self._engine.run(frame, limits)
-        self.engine_failures = 0
+        scene = self._run(frame, limits)
         if self._stop.is_set():
             return
         projector = camera.projector(frame.size_wh, params.max_range_m)
@@ -98,6 +93,16 @@ class Worker:
         )
         processing_ms = (time.perf_counter() - started) * 1e3
         camera.health.processed(time.monotonic(), processing_ms, age_ms, dict(scene.report.issues), scene.truncated)
+
+    def _run(self, frame: Frame, limits: Limits) -> Scene:
+        try:
+            scene = self._engine.run(frame, limits)
+        except Exception as error:
+            self.engine_failures += 1
+            what = str(error) if isinstance(error, GetokError) else f"{type(error).__name__}: {error}"
+            raise FrameRejected("engine_error", f"{frame.source}: {what}") from error
+        self.engine_failures = 0
+        return scene
 
     def _age_ms(self, capture: Capture) -> float:
         return float(self._node.get_clock().now().nanoseconds - capture.stamp_ns) / 1e6

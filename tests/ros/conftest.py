@@ -1,9 +1,10 @@
-"""Tests of the ROS side run real nodes over real DDS; without rclpy and the built messages they are skipped."""
+"""Tests of the ROS side run real nodes over real DDS. Where ROS 2 is not installed, only those without rclpy are collected."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +16,16 @@ REASON = (
     "or source a ROS 2 with getok_drive_msgs"
 )
 HAS_ROS = importlib.util.find_spec("rclpy") is not None and importlib.util.find_spec("getok_drive_msgs") is not None
-collect_ignore = [] if HAS_ROS else [p.name for p in Path(__file__).parent.glob("test_*.py") if "# needs rclpy" in p.read_text()]
+_USES_ROS = re.compile(r"^(?:from|import) (?:rclpy|\w+_msgs|tests\.ros\.harness)\b", re.MULTILINE)
+collect_ignore = [] if HAS_ROS else [p.name for p in Path(__file__).parent.glob("test_*.py") if _USES_ROS.search(p.read_text())]
 
 PROFILE = Path(__file__).parents[2] / "ros2_ws/src/getok_drive/config/fastdds_large_images.xml"
 
-# Before rclpy is imported anywhere: the wheels' prefix, a domain of this run alone, the profile that the product ships.
-os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
-
-
-def pytest_report_header() -> str:
-    """Says why ROS tests are missing, if they are."""
-    return "" if HAS_ROS else f"tests/ros: {REASON}"
+if HAS_ROS:  # before rclpy is imported: the wheels' prefix, a domain of this run alone, the profile that the product ships
+    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -22,8 +24,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
+from tests.ros.scripted import write_bundle
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "ros2_ws" / "src" / "getok_drive" / "scripts"
+SCRIPTED = Path(__file__).parent / "scripted.py"
 NODE = "/perception_node"
 
 
@@ -34,7 +39,8 @@ class Process:
         self.log = Path(tempfile.mkstemp(prefix=f"{executable}_", suffix=".log")[1])
         environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, str(SCRIPTS / executable), *(["--ros-args", *ros_args] if ros_args else [])]
+        program = SCRIPTED if executable == "scripted" else SCRIPTS / executable
+        command = [sys.executable, str(program), *(["--ros-args", *ros_args] if ros_args else [])]
         with self.log.open("w") as out:
             self.popen = subprocess.Popen(command, env={**environment, **(env or {})}, stdout=out, stderr=subprocess.STDOUT)
 
@@ -78,6 +84,8 @@ class Client:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
+        self._temporary = tempfile.TemporaryDirectory(prefix="getok_ros_")
+        self.folder = Path(self._temporary.name)
         self.processes: list[Process] = []
         self.diagnostics: list[DiagnosticStatus] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
@@ -93,6 +101,7 @@ class Client:
             if error[0] is not None:
                 print(f"--- {process.popen.args}\n{process.output()}")
             process.log.unlink()
+        self._temporary.cleanup()
         self._stop.set()
         self._thread.join(5)
         self.node.destroy_node()
@@ -112,12 +121,21 @@ class Client:
         return process
 
     def perception(self, *, env: dict[str, str] | None = None, **parameters: object) -> Process:
-        """Starts the perception node with the fake backend unless told otherwise; waits until its services are there."""
+        """Starts the perception node over the scripted backend unless told otherwise; waits until its services are there."""
+        if "bundle" not in parameters:
+            parameters["bundle"] = write_bundle(self.folder / "scripted")
         settings = {"backend": "fake", "diagnostics_period_s": 0.2, "max_age_s": 2.0, **parameters}
         args = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
-        process = self.start("perception_node", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
-        self.wait(lambda: self.node.count_services(f"{NODE}/change_state") > 0)
+        process = self.start("scripted", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
+        self.wait(lambda: self.node.count_services(f"{NODE}/change_state") > 0 or not process.alive, what="services of the node")
+        assert process.alive, process.output()
         return process
+
+    def picture(self) -> Path:
+        """A picture file for `camera_source`."""
+        path = self.folder / "picture.png"
+        cv2.imwrite(str(path), np.full((180, 320, 3), 90, np.uint8))
+        return path
 
     def collect(
         self, kind: Any, topic: str, qos: QoSProfile | int = 50, keep: Callable[[Any], Any] = lambda msg: msg
@@ -127,7 +145,7 @@ class Client:
         self.node.create_subscription(kind, topic, lambda msg: found.append(keep(msg)), qos)
         return found
 
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
         """Waits until the condition gives something true and returns that; fails loudly otherwise."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
@@ -138,7 +156,7 @@ class Client:
         outputs = "\n".join(p.output() for p in self.processes)
         raise AssertionError(f"not within {timeout_s} s: {what or condition}\n{outputs}")
 
-    def call(self, kind: Any, name: str, timeout_s: float = 15.0, **fields: Any) -> Any:
+    def call(self, kind: Any, name: str, timeout_s: float = 30.0, **fields: Any) -> Any:
         """Calls a service and gives its response."""
         client = self.node.create_client(kind, name)
         try:
@@ -149,7 +167,7 @@ class Client:
         finally:
             self.node.destroy_client(client)
 
-    def transition(self, label: str, timeout_s: float = 30.0) -> bool:
+    def transition(self, label: str, timeout_s: float = 60.0) -> bool:
         """Triggers a lifecycle transition by its label."""
         request = Transition(label=label)
         return bool(self.call(ChangeState, f"{NODE}/change_state", timeout_s, transition=request).success)

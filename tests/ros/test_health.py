@@ -1,0 +1,162 @@
+"""Slots, verdicts, degraded mode and calibration files: the node's judgement without a node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from getok_drive.errors import CalibrationError
+from getok_drive.geometry.camera import SE3
+from getok_drive.ros.calibration import camera_from_info, load_calibration
+from getok_drive.ros.health import ERROR, OK, WARN, CameraHealth, DegradeControl, Verdict, hottest_c
+from getok_drive.ros.params import NodeParams
+from getok_drive.ros.slot import LatestSlots
+
+
+def test_slot_hands_out_the_newest_and_takes_turns() -> None:
+    slots: LatestSlots[int] = LatestSlots(2)
+    assert slots.put(0, 1) is False
+    assert slots.put(0, 2) is True  # 1 was superseded
+    slots.put(1, 10)
+    assert slots.take(0.0) == (0, 2)
+    slots.put(0, 3)
+    assert slots.take(0.0) == (1, 10)  # camera 1's turn, although camera 0 has news
+    assert slots.take(0.0) == (0, 3)
+    assert slots.take(0.01) is None
+
+
+def test_slot_wakes_its_consumer_and_closes() -> None:
+    slots: LatestSlots[int] = LatestSlots(1)
+    threading.Timer(0.05, slots.put, (0, 7)).start()
+    started = time.monotonic()
+    assert slots.take(5.0) == (0, 7)
+    assert time.monotonic() - started < 2.0
+    threading.Timer(0.05, slots.close).start()
+    assert slots.take(5.0) is None
+    slots.put(0, 8)
+    assert slots.take(0.0) is None
+
+
+def test_slot_under_a_rate_limit_still_gives_the_newest() -> None:
+    slots: LatestSlots[int] = LatestSlots(1)
+    free_at_s = time.monotonic() + 0.15
+    slots.put(0, 1)
+    threading.Timer(0.05, slots.put, (0, 2)).start()
+    assert slots.take(1.0, lambda index: free_at_s - time.monotonic()) == (0, 2)
+    assert time.monotonic() >= free_at_s
+
+
+def verdict(health: CameraHealth, now_s: float, params: NodeParams | None = None, publishers: int = 1) -> Verdict:
+    return health.verdict(params or NodeParams(), now_s, "/camera/image_raw", publishers)
+
+
+def test_watchdog_and_slowness() -> None:
+    health = CameraHealth(100.0)
+    assert verdict(health, 101.0).level == OK
+    silent = verdict(health, 103.0, publishers=0)
+    assert silent.level == ERROR and "nobody publishes" in silent.message
+    health.received(103.0, superseded=False)
+    health.processed(103.1, 100.0, 120.0, {}, truncated=False)
+    assert verdict(health, 103.5).level == OK
+    assert "silent" in verdict(health, 106.0).message
+    for step in range(20):
+        health.received(106.0 + step, superseded=False)
+        health.processed(106.0 + step, 500.0, 510.0, {"lane_too_short": 2}, truncated=True)
+    slow = verdict(health, 125.5)
+    assert slow.level == WARN and "slow_warn_ms" in slow.message
+    assert slow.values["decode issue: lane_too_short"] == "40" and slow.values["scenes truncated"] == "20"
+    assert slow.values["rate [Hz]"] == "1.00"
+    assert verdict(health, 125.5, NodeParams(slow_error_ms=450.0)).level == ERROR
+
+
+def test_a_rejection_is_reported_once_and_counted_for_good() -> None:
+    health = CameraHealth(0.0)
+    health.received(0.1, superseded=False)
+    health.rejected("wrong_step", "step is 1")
+    first = verdict(health, 0.2)
+    assert first.level == WARN and "step is 1" in first.message
+    second = verdict(health, 0.3)
+    assert second.level == OK and second.values["rejected: wrong_step"] == "1"
+    assert health.take_dropped() == 1 and health.take_dropped() == 0
+
+
+def test_degraded_mode_comes_at_once_and_goes_late() -> None:
+    control, params = DegradeControl(), NodeParams(slow_warn_ms=100.0, degraded_hold_s=5.0, hot_c=90.0)
+    assert not control.update(params, 0.0, 50.0, 60.0)
+    assert control.update(params, 1.0, 150.0, 60.0) and "overload" in control.reason
+    assert control.update(params, 5.0, 50.0, 60.0)
+    assert not control.update(params, 6.1, 50.0, None)
+    assert control.update(params, 7.0, None, 91.0) and "heat" in control.reason
+    assert not control.update(NodeParams(degrade="never"), 8.0, 1e6, 200.0)
+    assert control.update(NodeParams(degrade="always"), 9.0, None, None)
+
+
+def test_thermal_zones(tmp_path: Path) -> None:
+    assert hottest_c(tmp_path) is None
+    for name, text in (("thermal_zone0", "45000"), ("thermal_zone1", "71500"), ("thermal_zone2", "broken")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "temp").write_text(text)
+    assert hottest_c(tmp_path) == 71.5
+
+
+def info(**changes: object) -> SimpleNamespace:
+    fields = {
+        "width": 1280, "height": 720, "distortion_model": "plumb_bob", "k": [1000.0, 0, 640, 0, 1000, 360, 0, 0, 1],
+        "d": [0.0] * 5, "binning_x": 0, "binning_y": 0, "roi": SimpleNamespace(width=0, height=0),
+    }  # fmt: skip
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def test_camera_info() -> None:
+    camera = camera_from_info(info())
+    assert camera is not None and camera.size_wh == (1280, 720) and camera.K[0, 0] == 1000
+    assert camera_from_info(info(k=[0.0] * 9)) is None
+    for wrong in (
+        {"k": [float("nan")] * 9}, {"d": [float("inf")] * 5}, {"width": 0}, {"distortion_model": "kaleidoscope"},
+        {"binning_x": 2}, {"roi": SimpleNamespace(width=10, height=10)},
+    ):  # fmt: skip
+        with pytest.raises(CalibrationError):
+            camera_from_info(info(**wrong))
+
+
+def test_calibration_file(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.yaml"
+    path.write_text(
+        "ground_frame: base_footprint\ncameras:\n"
+        "  front: {mount: {height_m: 1.4, x_m: 1.5, pitch_down_deg: 3}}\n"
+        "  rear: {pose: {translation_m: [0, 0, 1.2], quaternion_xyzw: [-0.5, 0.5, -0.5, 0.5]},\n"
+        "         intrinsics: {image_size_wh: [640, 480], K: [500, 0, 320, 0, 500, 240, 0, 0, 1]}}\n"
+    )
+    calibration = load_calibration(path, ("front", "rear", "other"))
+    assert calibration.ground_frame == "base_footprint" and set(calibration.cameras) == {"front", "rear"}
+    want = SE3.from_mount(height_m=1.4, x_m=1.5, pitch_down_rad=np.radians(3))
+    np.testing.assert_allclose(calibration.cameras["front"].ground_SE3_cam.rotation, want.rotation)
+    assert calibration.cameras["rear"].camera is not None
+    assert load_calibration("", ("front",)).cameras == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as YAML"),
+        ("cameras: 3", "expected a mapping"),
+        ("cameras: {rear: {}}", "none of"),
+        ("cameras: {front: {}}", "exactly one of mount and pose"),
+        ("cameras: {front: {mount: {}}}", "height_m' is missing"),
+        ("cameras: {front: {mount: {height_m: high}}}", "could not convert"),
+        ("cameras: {front: {mount: {height_m: 1, tilt: 3}}}", "unknown"),
+        ("cameras: {front: {pose: {translation_m: [0, 0, 1], quaternion_xyzw: [0, 0, 0, 9]}}}", "norm"),
+    ],
+)
+def test_wrong_calibration_files_name_the_mistake(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "calibration.yaml"
+    path.write_text(text)
+    with pytest.raises(CalibrationError, match=message):
+        load_calibration(path, ("front",))
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        load_calibration(tmp_path / "absent.yaml", ("front",))

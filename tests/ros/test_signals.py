@@ -1,0 +1,54 @@
+"""SIGINT and SIGTERM in every lifecycle state: exit code 0 within two seconds."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+
+from tests.ros.harness import NODE, Client
+
+STATES = ("unconfigured", "configuring", "inactive", "active", "active and busy", "finalized")
+
+
+@pytest.mark.parametrize(
+    ("state", "number"),
+    [(state, signal.SIGINT) for state in STATES] + [("configuring", signal.SIGTERM), ("active and busy", signal.SIGTERM)],
+)
+def test_signal_ends_the_node(ros: Client, state: str, number: signal.Signals) -> None:
+    busy = state == "active and busy"
+    # a busy node is half a minute into one image, in native code as far as Python is concerned
+    process = ros.perception(
+        env={"SCRIPTED_LOAD_S": "10"} if state == "configuring" else {"SCRIPTED_BUSY_S": "30"} if busy else {}
+    )
+    if state == "configuring":
+        client = ros.node.create_client(ChangeState, f"{NODE}/change_state")
+        assert client.wait_for_service(5)
+        client.call_async(ChangeState.Request(transition=Transition(label="configure")))
+        ros.wait(lambda: ros.status("engine") and "loading" in ros.status("engine").message)
+    elif state != "unconfigured":
+        assert ros.transition("configure")
+    if state.startswith("active"):
+        assert ros.transition("activate")
+    if busy:
+        ros.start("camera_source", "-p", f"source:={ros.picture()}", "-p", "rate_hz:=30.0")
+        ros.wait(lambda: int(ros.value("camera", "images received") or 0) > 3)
+    if state == "finalized":
+        assert ros.transition("shutdown")
+    code, seconds = process.stop(number)
+    assert code == 0, process.output()
+    assert seconds < 2.0
+    assert "Traceback" not in process.output()
+
+
+def test_camera_source_ends_with_its_source_and_on_signals(ros: Client) -> None:
+    source = ros.start("camera_source", "-p", f"source:={ros.picture()}", "-p", "loop:=false", "-p", "rate_hz:=20.0")
+    assert source.popen.wait(10) == 0
+    assert "ended after 1 images" in source.output()
+    missing = ros.start("camera_source", "-p", "source:=/nowhere.mp4")
+    assert missing.popen.wait(10) == 1 and "no such file" in missing.output()
+    source = ros.start("camera_source", "-p", f"source:={ros.picture()}")
+    ros.wait(lambda: ros.node.count_publishers("/camera/image_raw") > 0)
+    assert source.stop(signal.SIGTERM)[0] == 0
