@@ -99,7 +99,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved = [getattr(self, name).to(device, non_blocking=True) for name in Batch.__dataclass_fields__ if name != "visual"]
-        return Batch(*moved, visual=self.visual)
+        return Batch(*moved, self.visual)
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Collator:
     layout: Layout
     noise: Noise | None = None
     refine_points: int = 24
-    loss_weights: LossWeights = LossWeights()
+    loss_weights: LossWeights = field(default_factory=LossWeights)
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
         """The batch of these samples; ``rng`` draws the noise and the refinement's subset."""
@@ -168,7 +168,7 @@ class Collator:
         pixels = np.stack([pre(sample.image_bgr)[0] for sample in samples])
         dense = np.stack([self._dense(sample, merged_hw) for sample in samples])
         arrays = (pixels, ids, positions, labels, weights, dense)
-        return Batch(*map(torch.from_numpy, arrays), visual=slice(start, start + count))
+        return Batch(*map(torch.from_numpy, arrays), slice(start, start + count))
 
     def _answer(self, sample: Sample, position: int, rng: np.random.Generator) -> _Turn:
         layout = self.layout
@@ -214,7 +214,8 @@ class Collator:
         turn.add([closing])
 
     def _subset(self, targets: Sequence[Target], rng: np.random.Generator) -> set[int]:
-        kept, points = set(), 0
+        kept: set[int] = set()
+        points = 0
         for index in rng.permutation(len(targets)).tolist():
             size = len(targets[index].context_cells)
             if not kept or points + size <= self.refine_points:

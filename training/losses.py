@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the customary name)
+from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from training.collate import DENSE_SUBCELLS, IGNORE, Batch

@@ -1,9 +1,9 @@
 """Models: the Qwen2.5-VL architecture at any size, and its vocabulary extended by the project's token table.
 
-`build_nano` makes a small model from the *real* transformers configuration classes, with random weights and a byte-level tokenizer
-of its own, so that everything downstream (training, export, the runtime) treats it exactly like a released checkpoint.
-`vision_tokens` is a batched forward of the vision tower for images of one size; it uses the transformers module's own weights and
-equals its output (tested), but does not loop over images and skips the 3-D convolution, which is slow on CPUs.
+`build_model` makes a small model from the *real* transformers configuration classes, with random weights and a byte-level
+tokenizer of its own, so that everything downstream treats it exactly like a released checkpoint. `vision_tokens` is a batched
+forward of the vision tower for images of one size; it uses the transformers module's own weights and equals its output
+(tested), but does not loop over images and skips the 3-D convolution, which is slow on CPUs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the customary name)
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from getok_drive.errors import ConfigError
@@ -62,8 +62,8 @@ class SftConfig:
     dense_weight: float = 1.0
     dense_positive_weight: float = 5.0
     ema_decay: float = 0.999
-    noise: Noise = Noise()
-    loss_weights: LossWeights = LossWeights()
+    noise: Noise = field(default_factory=Noise)
+    loss_weights: LossWeights = field(default_factory=LossWeights)
     refine_points: int = 24
     render_size_wh: tuple[int, int] | None = None
     seed: int = 0

@@ -1,7 +1,7 @@
 """Supervised training: ``python -m training.sft --domain driving --preset nano --out runs/nano [key=value ...]``.
 
-Reads top to bottom: options, data, model, loop, checkpoints. Batch number i holds the same pictures in every run, so a run that is
-killed and restarted with the same command sees the same data in the same order and continues bit for bit on the CPU.
+Reads top to bottom: data, optimisers, loop, checkpoints, options. Batch number i holds the same pictures in every run, so a run
+that is killed and restarted with the same command sees the same data in the same order and continues bit for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def learning_rate_factor(step: int, config: SftConfig) -> float:
 def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim.Optimizer]:
     """AdamW (no decay on vectors), with Muon for the blocks' matrices when asked for."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    muon = [p for name, p in named if p.ndim == 2 and ".blocks." in name or ".layers." in name and p.ndim == 2]
+    muon = [p for name, p in named if (p.ndim == 2 and ".blocks." in name) or (".layers." in name and p.ndim == 2)]
     if config.optimizer != "muon":
         muon = []
     taken = {id(p) for p in muon}

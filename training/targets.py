@@ -1,4 +1,4 @@
-"""What the model is taught to write for a `Sample`: thinned lanes, canonical elements, noise on the given context, dense labels."""
+"""What the model is taught to write for a `Sample`: thinned lanes, canonical elements, noise on its context, dense labels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from getok_drive.tokens.codec import encode_points, offsets_for
+from getok_drive.tokens.codec import decode_points, encode_points, offsets_for
 from getok_drive.tokens.elements import ElementTokens, canonical_elements
-from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, OFFSET_ROUNDS, SIGN_CLASSES, SIGN_COLORS, TABLE, TOKEN_ID
-from getok_drive.types import Box, FloatArray, Lane
+from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, SIGN_CLASSES, SIGN_COLORS, TABLE, TOKEN_ID
+from getok_drive.types import Box, FloatArray
 from training.samples import Sample
 
 LANE_ROW_STEP = 3  # grid rows between two points of a lane
@@ -41,7 +41,7 @@ class Target:
     Attributes:
         element: the truth.
         context_cells: ``(N,)`` cells that stand in the context, equal to ``element.cells`` but for noise.
-        answers: ``(N, rounds)`` offset ids leading from the context cells to the truth; ``<DELETE>`` in the first column for phantoms.
+        answers: ``(N, rounds)`` offset ids from the context cells to the truth; a phantom's first is ``<DELETE>``.
         phantom: whether the element is made up: its tokens are read, never taught.
     """
 
@@ -97,14 +97,13 @@ def _jittered(element: ElementTokens, share: float, rng: np.random.Generator) ->
     column = np.clip(element.cells % GRID_SIZE + steps[:, 0], 0, GRID_SIZE - 1)
     row = np.clip(element.cells // GRID_SIZE + steps[:, 1], 0, GRID_SIZE - 1)
     cells = (row * GRID_SIZE + column).astype(np.int32)
-    from getok_drive.tokens.codec import decode_points
-
     truth = decode_points(element.cells, element.offsets)
     return Target(element, cells, offsets_for(cells, truth))
 
 
 def _phantom(rng: np.random.Generator) -> Target:
     """A box or sign that is not in the picture, at a plausible size and place."""
+    head: tuple[int, ...]
     if rng.random() < 0.6:
         size = np.exp(rng.uniform(np.log(0.03), np.log(0.25), size=2))
         centre = np.array([rng.uniform(0, 1), rng.uniform(0.35, 0.8)])
@@ -157,9 +156,8 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
     for lane in sample.lanes:
         cv2.polylines(picture[0], [fixed(lane.points_px)], False, 1, 1, shift=shift)
     for box in sample.boxes:
-        cv2.rectangle(
-            picture[_box_channel(box)], *(tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2))), 1, -1, shift=shift
-        )
+        corner, opposite = (tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2)))
+        cv2.rectangle(picture[_box_channel(box)], corner, opposite, 1, -1, shift=shift)
     for sign in sample.signs:
         x, y = np.round((sign.point_px + 0.5) * scale - 0.5).astype(int)
         cv2.circle(picture[5], (int(x), int(y)), 1, 1, -1)
@@ -173,6 +171,3 @@ def _box_channel(box: Box) -> int:
     if box.class_name in _VEHICLES:
         return 2
     return 3 if box.class_name in _VULNERABLE else 4
-
-
-__all__ = ["DENSE_CHANNELS", "Lane", "Noise", "Target", "dense_labels", "elements_of", "noisy_targets", "thin_lane"]
