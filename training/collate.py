@@ -98,8 +98,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        moved = [getattr(self, name).to(device, non_blocking=True) for name in Batch.__dataclass_fields__ if name != "visual"]
-        return Batch(*moved, self.visual)
+        tensors = (self.pixel_values, self.ids, self.positions, self.labels, self.weights, self.dense)
+        pixels, ids, positions, labels, weights, dense = (t.to(device, non_blocking=True) for t in tensors)
+        return Batch(pixels, ids, positions, labels, weights, dense, self.visual)
 
 
 @dataclass
@@ -167,8 +168,9 @@ class Collator:
             positions[:, index, span] = row.positions
         pixels = np.stack([pre(sample.image_bgr)[0] for sample in samples])
         dense = np.stack([self._dense(sample, merged_hw) for sample in samples])
-        arrays = (pixels, ids, positions, labels, weights, dense)
-        return Batch(*map(torch.from_numpy, arrays), slice(start, start + count))
+        tensor = torch.from_numpy
+        visual = slice(start, start + count)
+        return Batch(tensor(pixels), tensor(ids), tensor(positions), tensor(labels), tensor(weights), tensor(dense), visual)
 
     def _answer(self, sample: Sample, position: int, rng: np.random.Generator) -> _Turn:
         layout = self.layout
