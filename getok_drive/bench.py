@@ -16,7 +16,7 @@ import numpy as np
 
 from getok_drive.errors import InputError
 from getok_drive.pipeline import Perceiver
-from getok_drive.sources import decode_image, open_source
+from getok_drive.sources import decode_image, open_source, procedural_world
 from getok_drive.types import Frame, Scene
 
 _WARM_UP_FRAMES = 3
@@ -137,11 +137,9 @@ def _packed_frames(source: str | None, frames: int) -> tuple[list[bytes], str]:
 
 
 def _default_frames(frames: int) -> tuple[list[bytes], str]:
-    import importlib
-
-    try:  # by name only: the runtime does not depend on training
-        world: Any = importlib.import_module("training.datasets.world")
-    except ModuleNotFoundError:
+    try:
+        world = procedural_world()
+    except InputError:
         rng = np.random.default_rng(0)
         width, height = _NOISE_SIZE_WH
         noise = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(min(frames, 4))]

@@ -231,9 +231,9 @@ def _bundle(options: argparse.Namespace) -> int:
         print(contract.to_json(), end="")
         return 0
     size = sum((bundle.folder / name).stat().st_size for name in contract.files)
-    print(
-        f"{bundle.name}  {bundle.sha256}\nfolder    {bundle.folder}\nfiles     {len(contract.files)}, {size / 1e6:.1f} MB, all as written"
-    )
+    print(f"{bundle.name}  {bundle.sha256}")
+    print(f"folder    {bundle.folder}")
+    print(f"files     {len(contract.files)}, {size / 1e6:.1f} MB, all as written")
     if options.action == "show":
         model, image = contract.model, contract.image
         width, height = image.size_wh

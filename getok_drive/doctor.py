@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -146,7 +145,6 @@ def _video() -> str:
 
 
 def _world() -> str:
-    if importlib.util.find_spec("training") is None:
-        raise GetokError("no checkout of the repository: world:SEED and training are not available")
-    importlib.import_module("training.datasets.world")
-    return f"available from {Path(sys.modules['training'].__path__[0]).parent}"
+    from getok_drive.sources import procedural_world
+
+    return f"available from {Path(procedural_world().__file__).parents[3]}"

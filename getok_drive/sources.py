@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import importlib
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -265,12 +266,7 @@ def _world(text: str) -> Source:
     seed_text = text.removeprefix("world:")
     if not seed_text.isdigit():
         raise InputError(f"{text}: expected world:SEED with a whole number, such as world:7")
-    try:  # by name only: the runtime does not depend on training
-        world: Any = importlib.import_module("training.datasets.world")
-    except ModuleNotFoundError as error:
-        message = "the procedural world is part of the repository, not of the package; run this from a checkout"
-        raise InputError(f"{text}: {message} ({error})") from error
-
+    world = procedural_world()
     drive = world.Drive(int(seed_text), WORLD_SIZE_WH)
 
     def items() -> Iterator[Item]:
@@ -281,3 +277,21 @@ def _world(text: str) -> Source:
             start = time.perf_counter()
 
     return Source(len(drive), items)
+
+
+def procedural_world() -> Any:
+    """The module ``training.datasets.world`` of the checkout that this package is installed from.
+
+    Imported by name: the runtime does not depend on training.
+
+    Raises:
+        InputError: when there is no checkout, or it lacks what training needs.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "training/datasets/world/__init__.py").is_file() and str(checkout) not in sys.path:
+        sys.path.append(str(checkout))
+    try:
+        return importlib.import_module("training.datasets.world")
+    except ImportError as error:
+        message = "the procedural world is part of the repository, not of the package; install from a checkout: pip install -e ."
+        raise InputError(f"{message} ({error})") from error

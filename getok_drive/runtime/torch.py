@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from getok_drive.errors import BackendError
 from getok_drive.runtime.backend import Geometry, check_room, conversation_positions
 from getok_drive.types import FloatArray
@@ -64,14 +62,13 @@ class TorchBackend:
         self._grid_thw = torch.tensor([[1, *geometry.grid_hw]], device=self._device)
         self._cache: Any = None
 
-    @torch.inference_mode()
     def encode(self, pixel_values: FloatArray) -> torch.Tensor:
         """Visual tokens ``(num_visual_tokens, hidden_size)`` on the device."""
         pixels = torch.from_numpy(pixel_values).to(self._device, self._model.dtype)
-        visual: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
+        with torch.no_grad():
+            visual: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
         return visual
 
-    @torch.inference_mode()
     def prefill(self, ids_before: Sequence[int], visual: torch.Tensor, ids_after: Sequence[int]) -> FloatArray:
         """Begin a new conversation; see `Backend.prefill`."""
         if len(ids_before) != self._count_before:
@@ -80,7 +77,6 @@ class TorchBackend:
         self._cache = DynamicCache(config=self._model.config.text_config)
         return self._pass(torch.cat([self._embed(ids_before), visual, self._embed(ids_after)]))
 
-    @torch.inference_mode()
     def step(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; see `Backend.step`."""
         return self._pass(self._embed(ids))
@@ -105,12 +101,13 @@ class TorchBackend:
     def _pass(self, embeddings: torch.Tensor) -> FloatArray:
         check_room(self, len(embeddings))
         end = self.length + len(embeddings)
-        hidden = self._model.model.language_model(
-            inputs_embeds=embeddings[None],
-            position_ids=self._positions[:, :, self.length : end],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
+        with torch.no_grad():
+            hidden = self._model.model.language_model(
+                inputs_embeds=embeddings[None],
+                position_ids=self._positions[:, :, self.length : end],
+                past_key_values=self._cache,
+                use_cache=True,
+            ).last_hidden_state
+            logits: FloatArray = self._model.lm_head(hidden[:, -1])[0].float().cpu().numpy()
         self.length = end
-        logits: FloatArray = self._model.lm_head(hidden[:, -1])[0].float().cpu().numpy().astype(np.float32, copy=False)
         return logits
