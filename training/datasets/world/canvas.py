@@ -23,12 +23,8 @@ POLE, BUILDING, VEGETATION, WALL, HOOD, BRIDGE = range(FIRST_SCENERY_ID, FIRST_S
 
 
 def fixed(points: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    """Sub-pixel points as OpenCV's fixed-point integers, kept within its range."""
-    return np.clip(np.asarray(points, dtype=np.float64) * (1 << SHIFT), -(1 << 19), 1 << 19).astype(np.int32)
-
-
-def _fix(value: float) -> int:
-    return int(min(max(value, -32768.0), 32768.0) * 16)
+    """Sub-pixel points as OpenCV's fixed-point integers; keep them within +-30000 px."""
+    return (np.asarray(points) * (1 << SHIFT)).astype(np.int32)
 
 
 @dataclass(slots=True)
@@ -62,7 +58,7 @@ class Canvas:
 
     def polygon(self, points: Points, color: Bgr, owner: int = -1, smooth: bool = True) -> None:
         """Fill a convex polygon of canvas points; its pixels go to ``owner`` if that is not negative."""
-        shape = np.array([(_fix(u), _fix(v)) for u, v in points], np.int32)
+        shape = (np.array(points) * (1 << SHIFT)).astype(np.int32)
         cv2.fillConvexPoly(self.image, shape, color, cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
         if owner >= 0:
             cv2.fillConvexPoly(self.owner, shape, owner, cv2.LINE_8, SHIFT)
@@ -70,7 +66,7 @@ class Canvas:
     def line(self, a: Point, b: Point, width_px: float, color: Bgr, owner: int = -1) -> None:
         """A straight bar of any width between two canvas points."""
         if width_px < 1.2:
-            start, end = (_fix(a[0]), _fix(a[1])), (_fix(b[0]), _fix(b[1]))
+            start, end = (int(a[0] * 16), int(a[1] * 16)), (int(b[0] * 16), int(b[1] * 16))
             cv2.line(self.image, start, end, color, 1, cv2.LINE_AA, SHIFT)
             if owner >= 0:
                 cv2.line(self.owner, start, end, owner, 1, cv2.LINE_8, SHIFT)
@@ -111,7 +107,7 @@ class Canvas:
             weight = patch[..., 3:].astype(np.int32)
             region[:] = region + (((color.astype(np.int32) - region) * weight) >> 8)
         if owner >= 0:
-            part[mask > 0] = owner
+            np.putmask(part, mask, owner)
             if owner < FIRST_SCENERY_ID:
                 self.whole[owner] = self.whole.get(owner, 0) + cv2.countNonZero(mask)
                 self.extent[owner] = (x0, y0, x1, y1)

@@ -144,7 +144,7 @@ def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
     """Glare, windscreen reflection, vignette, saturation and tone curve."""
     height, width = image.shape[:2]
     small_wh = (width // 8 + 1, height // 8 + 1)
-    y, x = np.mgrid[0 : small_wh[1], 0 : small_wh[0]].astype(np.float32)
+    y, x = np.arange(small_wh[1], dtype=np.float32)[:, None], np.arange(small_wh[0], dtype=np.float32)[None]
     if lens.glare or lens.reflection:
         layer = np.zeros((small_wh[1], small_wh[0], 3), np.float32)
         if lens.glare:
@@ -174,7 +174,7 @@ def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
     image = cv2.transform(image, np.diag(lens.balance) @ mix)
     curve = np.arange(256) / 255.0 * lens.exposure
     curve = np.minimum(curve, 0.75 + np.maximum(curve - 0.75, 0) * 0.7)  # soft shoulder
-    table = np.clip(255 * curve**lens.gamma, 0, 255).astype(np.uint8)
+    table = np.minimum(255 * curve**lens.gamma, 255).astype(np.uint8)
     return np.asarray(cv2.merge([cv2.LUT(channel, table) for channel in cv2.split(image)]))
 
 

@@ -77,7 +77,9 @@ def _clip(points: F64, width: int, height: int) -> F64:
         return points
     if not within.any():
         return points[:0]
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], within.astype(int), [0]])))
+    padded = np.zeros(len(within) + 2, np.int8)
+    padded[1:-1] = within
+    edges = np.diff(padded).nonzero()[0]
     starts, stops = edges[::2], edges[1::2]
     best = int(np.argmax(stops - starts))
     start, stop = int(starts[best]), int(stops[best])
@@ -102,13 +104,15 @@ def _unhidden(points: F64, owner: U8) -> F64 | None:
     if len(points) < 2:
         return None
     at = np.round(points).astype(int)
-    who = owner[np.clip(at[:, 1], 0, owner.shape[0] - 1), np.clip(at[:, 0], 0, owner.shape[1] - 1)]
+    who = owner[at[:, 1], at[:, 0]]
     scenery = who >= FIRST_SCENERY_ID
-    clear = np.flatnonzero(~scenery)
+    clear = (~scenery).nonzero()[0]
     if len(clear) < 2:
         return None
     points, who, scenery = (a[clear[0] : clear[-1] + 1] for a in (points, who, scenery))
-    lengths = np.append(np.hypot(*np.diff(points, axis=0).T), 0)
+    step = points[1:] - points[:-1]
+    lengths = np.sqrt(step[:, 0] ** 2 + step[:, 1] ** 2)
+    who, scenery = who[:-1], scenery[:-1]
     total = lengths.sum()
     if total <= 0 or lengths[who <= ROAD].sum() < 0.12 * total or lengths[scenery].sum() > 0.5 * total:
         return None

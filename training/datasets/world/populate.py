@@ -136,7 +136,7 @@ def _fronts(rng: Rng, road: Road, side: float, outer: float, length_m: float) ->
     close = float(rng.uniform(0.0, 1.5)) if road.kind == "urban" else float(rng.uniform(3, 9))
     built = pick(rng, [0.95, 0.6, 0.2], [0.5, 0.3, 0.2])
     s = float(rng.uniform(-10, 5))
-    while s < min(length_m, 190 if length_m < 400 else length_m):
+    while s < min(length_m, 130 if length_m < 400 else length_m):
         width = float(rng.uniform(9, 26))
         if not _in_junction(road, s + width / 2, width / 2 + 1):
             if rng.random() < built:

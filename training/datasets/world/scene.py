@@ -171,6 +171,7 @@ def _meta(world: World, camera: Camera, view: View, s_m: float, d_m: float, dyaw
 
 
 _ALONG = ("wall", "rail", "fence")
+_TALL = {"bridge": 6.0, "rail": 2.5, "wall": 2.5}  # seen from farther than their height says, metres
 
 
 def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, Spot | None]]:
@@ -178,26 +179,18 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
     things = world.things
     if not things:
         return []
-    sd = np.array([thing.at(time_s) for thing in things])
-    size = np.array([thing.size_m for thing in things])
-    labels_wanted = np.array([bool(thing.label) for thing in things])
-    along = np.array([thing.art in _ALONG for thing in things])
-    x, y, bearing = view.place(sd[:, 0], sd[:, 1])
-    end_x, end_y, _ = view.place(sd[:, 0] + size[:, 0] * along, sd[:, 1])
-    reach = np.max(np.abs(size[:, :2]), axis=1)
+    table = np.array(
+        [(t.s + t.speed * time_s, t.d + t.drift * time_s, *t.size_m, t.art in _ALONG, 4.0 if t.label else 5.0, _TALL.get(t.art, 0.0)) for t in things]
+    )
+    s, d, length, width, height, along, least_px, tall = table.T
+    along = along > 0
+    x, y, bearing = view.place(s, d)
+    end_x, end_y, _ = view.place(s + length * along, d)
+    reach = np.maximum(length, np.abs(width))
     low, high = view.s_range
     half = view.camera.canvas_wh[0] / view.f * 0.62
-    tall = (
-        np.array([{"bridge": 6.0, "rail": 2.5, "wall": 2.5}.get(thing.art, thing.size_m[2]) for thing in things])
-        * view.f
-        / np.maximum(x, 1)
-    )
-    shown = (
-        (sd[:, 0] > low)
-        & (sd[:, 0] < high)
-        & (np.where(along, end_x, x + reach) > 1.5)
-        & (tall > np.where(labels_wanted, 4.0, 5.0) * view.camera.size_wh[0] / 448)
-    )
+    pixels = np.maximum(height, tall) * view.f / np.maximum(x, 1) * 448 / view.camera.size_wh[0]
+    shown = (s > low) & (s < high) & (np.where(along, end_x, x + reach) > 1.5) & (pixels > least_px)
     shown &= np.abs(y) < half * np.maximum(np.maximum(x, end_x), 1) + reach + 2
     index = np.flatnonzero(shown)
     index = index[np.argsort(-x[index], kind="stable")]

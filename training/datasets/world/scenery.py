@@ -28,9 +28,10 @@ def sky(canvas: Canvas, rng: np.random.Generator) -> None:
     """Gradient and clouds down to the horizon."""
     view, look = canvas.view, canvas.look
     height, width = view.horizon + 2, canvas.image.shape[1]
-    t = np.clip((np.arange(height) - (view.horizon - 0.6 * view.f)) / (0.6 * view.f), 0, 1)[:, None] ** 0.8
+    t = np.maximum((np.arange(height) - (view.horizon - 0.6 * view.f)) / (0.6 * view.f), 0)[:, None] ** 0.8
+    np.minimum(t, 1, out=t)
     column = np.array(look.sky_top) * (1 - t) + np.array(look.sky_low) * t
-    canvas.image[:height] = np.clip(column, 0, 255).astype(np.uint8)[:, None]
+    canvas.image[:height] = column.astype(np.uint8)[:, None]
     shift = rng.integers(0, 256, 2)
     if look.cloud > 0.03:
         part = cv2.resize(textures.clouds()[shift[0] : shift[0] + 200, shift[1] : shift[1] + 256], (width // 4, height // 4 + 1))
@@ -140,6 +141,12 @@ def _front(index: int, wide: int, high: int, halvings: int) -> U8:
     return texture
 
 
+@lru_cache(maxsize=64)
+def _mean(index: int) -> Bgr:
+    """Mean colour of a facade."""
+    return tuple(facade(index).reshape(-1, 3).mean(0).tolist())
+
+
 def building(canvas: Canvas, thing: Thing, spot: Spot) -> None:
     """A block beside the road: the wall along the road and the gable that faces the camera."""
     view = canvas.view
@@ -168,7 +175,10 @@ def building(canvas: Canvas, thing: Thing, spot: Spot) -> None:
         us, vs = [p[0] for p in quad], [p[1] for p in quad]
         x0, x1 = max(math.floor(min(us)), 0), min(math.ceil(max(us)) + 1, width_px)
         y0, y1 = max(math.floor(min(vs)), 0), min(math.ceil(max(vs)) + 1, height_px)
-        if x1 <= x0 or y1 <= y0 or abs(us[0] - us[1]) < 1:
+        if x1 <= x0 or y1 <= y0 or abs(us[0] - us[1]) < 2:
+            continue
+        if x1 - x0 < 7 or y1 - y0 < 7:
+            canvas.polygon(quad, lit(canvas, _mean(thing.index), spot.x, spot.y, shade * light), BUILDING)
             continue
         wide, high = max(1, min(round(span * share / 12), 3)), max(1, min(round(height / 15), 2))
         ratio = min(128 * wide / max(max(us) - min(us), 1.0), 160 * high / max(max(vs) - min(vs), 1.0))

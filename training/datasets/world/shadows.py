@@ -15,7 +15,7 @@ from training.datasets.world.things import Spot, Thing
 F64 = npt.NDArray[np.float64]
 _TURN = np.linspace(0, 2 * np.pi, 14)[:-1]
 _CIRCLE = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
-_REACH_M = 100.0
+_REACH_M = {"vehicle": 70.0, "rider": 40.0, "person": 30.0, "tree": 60.0, "lamp": 35.0, "mast": 35.0, "building": 90.0, "bridge": 150.0}
 Shadow = tuple[F64, bool]  # outline in canvas pixels; whether light falls through it
 
 
@@ -27,7 +27,7 @@ def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]], flan
     away = np.array([-math.cos(azimuth) * stretch, -math.sin(azimuth) * stretch])
     found, hulls = [], []
     for thing, spot, _ in placed:
-        if spot.x < _REACH_M and (outline := _outline(thing, spot, away, stretch)) is not None:
+        if spot.x < _REACH_M.get(thing.art, 0.0) and (outline := _outline(thing, spot, away, stretch)) is not None:
             found.append(outline)
             hulls.append(thing.art != "tree")
     if stretch:

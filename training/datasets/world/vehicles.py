@@ -311,7 +311,7 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> Non
     """Draw one vehicle; ``lit``: its lamps are on."""
     view, look = canvas.view, canvas.look
     height_px = thing.size_m[2] * view.f / max(spot.x, 1.0)
-    model = mesh(thing.model, height_px < 14)
+    model = mesh(thing.model, height_px < 20)
     colors = paints(thing.seed % 128, thing.braking, lit or thing.seed % 3 == 0)
     heading = spot.bearing + thing.heading
     cos, sin = math.cos(heading) * thing.scale, math.sin(heading) * thing.scale
@@ -327,12 +327,12 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> Non
         v = np.minimum(v, spot.clip + 1)
     following = model.following
     shown = np.add.reduceat(u * v[following] - u[following] * v, model.starts) < 0
-    order = np.flatnonzero(shown).tolist()
+    order = shown.nonzero()[0].tolist()
     if model.parts and cos > 0:  # seen from behind: the cab first, then the box
         order.sort(key=lambda i: (model.part[i] != 0, -model.part[i]))
     points = np.empty((len(u), 2), np.int32)
-    points[:, 0] = np.clip(u * 16, -(1 << 19), 1 << 19)
-    points[:, 1] = np.clip(v * 16, -(1 << 19), 1 << 19)
+    points[:, 0] = u * 16
+    points[:, 1] = v * 16
     near = max(spot.x - thing.size_m[0] / 2, 1.0)
     gain, offset = look.shade(near, spot.y)
     lamp_gain, _ = look.shade(near, spot.y, 2.5)
