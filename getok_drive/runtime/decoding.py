@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,8 +65,8 @@ class Decoded:
     """What one image gave: local ids of both turns, a probability for each, and how it went.
 
     Attributes:
-        propose_ids: the proposal; complete even when truncated (unfinished elements are cut off).
-        refine_ids: the refinement, or None when there was none.
+        propose_ids: the proposal; when truncated, without the unfinished element.
+        refine_ids: the refinement; when truncated, without the unfinished element; None when there was none.
         propose_probs: see `TokenProbs.propose`.
         refine_probs: see `TokenProbs.refine`.
         passes: runs of the decoder, without the prefill.
@@ -146,20 +146,17 @@ def decode(
             f"decode: a token table of {_TABLE_SIZE} from id {prompt.first_token_id} exceeds {len(logits)} logits; wrong bundle?"
         )
     turns = _Turns(backend, prompt.first_token_id, budget or Budget())
-    start = backend.length
     propose = ProposeGrammar(limits, kinds)
     probs = _propose(turns, propose, logits)
     truncated = not propose.done
     ids = propose.finished_ids()
     result = Decoded(propose_ids=ids, propose_probs=[*probs[: len(ids) - 1], 1.0] if truncated else probs)
 
-    if refine and len(ids) > 1:
-        if truncated:  # the model shall remember the finished elements only
-            _forget_unfinished(turns, start, ids)
+    if refine and len(ids) > 1 and not truncated:
         answers = RefineGrammar(ids, rounds, limits)
         turns.waiting.extend(prompt.refine)
         probs = _refine(turns, answers)
-        truncated |= not answers.done
+        truncated = not answers.done
         if answers.done:
             result.refine_ids, result.refine_probs = answers.ids, probs
         elif len(finished := answers.finished_ids()) > 2:  # more than the turn's start and end
@@ -200,13 +197,6 @@ def _refine(turns: _Turns, grammar: RefineGrammar) -> list[float]:
         first = token < TABLE.offset_base
         turns.write(grammar, token)
     return probs
-
-
-def _forget_unfinished(turns: _Turns, start: int, finished_ids: Sequence[int]) -> None:
-    """Rewind the backend to the finished elements; ``</scene>`` and whatever it has not seen of them wait for the next pass."""
-    seen = min(turns.backend.length - start, len(finished_ids) - 1)
-    turns.backend.rewind(start + seen)
-    turns.waiting[:] = [turns.first_id + token for token in finished_ids[seen:]]
 
 
 def softmax(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
