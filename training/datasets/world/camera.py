@@ -7,17 +7,20 @@ one forward distance and every upright thing is upright. One remap then turns th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets.world.dice import clamp
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 CAMERA_FORWARD_M = 1.6  # camera ahead of the ego frame's origin
-_GRID_PX = 8
+_GRID_PX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,12 @@ class Rig:
     def sample(rng: np.random.Generator) -> Rig:
         """A random mounting: mostly a windscreen camera, sometimes a van's or a bus's."""
         return Rig(
-            height_m=float(np.clip(rng.normal(1.4, 0.18), 1.1, 2.2)) if rng.random() < 0.85 else float(rng.uniform(1.6, 2.2)),
-            pitch_rad=float(np.radians(np.clip(rng.normal(1.5, 2.6), -5.0, 8.0))),
-            roll_rad=float(np.radians(np.clip(rng.normal(0.0, 0.9), -3.0, 3.0))),
-            yaw_rad=float(np.radians(np.clip(rng.normal(0.0, 2.0), -6.0, 6.0))),
-            fov_rad=float(np.radians(np.clip(rng.normal(62.0, 12.0), 45.0, 100.0))),
-            barrel=float(np.clip(rng.normal(-0.015, 0.022), -0.05, 0.015)),
+            height_m=clamp(rng.normal(1.4, 0.18), 1.1, 2.2) if rng.random() < 0.85 else float(rng.uniform(1.6, 2.2)),
+            pitch_rad=math.radians(clamp(rng.normal(1.5, 2.6), -5.0, 8.0)),
+            roll_rad=math.radians(clamp(rng.normal(0.0, 0.9), -3.0, 3.0)),
+            yaw_rad=math.radians(clamp(rng.normal(0.0, 2.0), -6.0, 6.0)),
+            fov_rad=math.radians(clamp(rng.normal(62.0, 12.0), 45.0, 100.0)),
+            barrel=clamp(rng.normal(-0.015, 0.022), -0.05, 0.015),
         )
 
 

@@ -20,3 +20,8 @@ def pick(rng: np.random.Generator, items: Sequence[T], odds: Sequence[float] | N
         if left < 0:
             return item
     return items[-1]
+
+
+def clamp(value: float, low: float, high: float) -> float:
+    """``value`` kept within ``low..high``."""
+    return min(max(float(value), low), high)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from training.datasets.world import textures
 from training.datasets.world.canvas import HOOD, ROAD, Canvas
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import clamp, pick
 from training.datasets.world.look import Look
 
 U8 = npt.NDArray[np.uint8]
@@ -48,8 +48,8 @@ def sample(rng: np.random.Generator, look: Look) -> Lens:
     """A random camera for this light."""
     dark = look.time != "day"
     return Lens(
-        exposure=float(np.clip(rng.normal(1.15 if dark else 1.03, 0.15), 0.85 if dark else 0.6, 1.5)),
-        gamma=float(np.clip(rng.normal(0.9 if dark else 1.0, 0.12), 0.65, 1.05 if dark else 1.4)),
+        exposure=clamp(rng.normal(1.15 if dark else 1.03, 0.15), 0.85 if dark else 0.6, 1.5),
+        gamma=clamp(rng.normal(0.9 if dark else 1.0, 0.12), 0.65, 1.05 if dark else 1.4),
         balance=tuple(float(v) for v in np.clip(rng.normal(1.0, 0.03, 3), 0.9, 1.1)),  # type: ignore[arg-type]
         noise=float(min(rng.exponential(1.3), 6.0) + (2.0 if dark else 0.3)),
         blur_px=pick(rng, [0.0, 0.5, 0.8], [0.65, 0.22, 0.13]),
@@ -60,7 +60,7 @@ def sample(rng: np.random.Generator, look: Look) -> Lens:
         bonnet_color=tuple(float(c) for c in rng.uniform(12, 90) * rng.uniform(0.8, 1.2, 3)),  # type: ignore[arg-type]
         glare=float(rng.uniform(0.3, 1.0)) if look.shadow > 0 and rng.random() < 0.3 else 0.0,
         reflection=float(rng.uniform(0.03, 0.14)) if not dark and rng.random() < 0.2 else 0.0,
-        saturation=float(np.clip(rng.normal(0.9, 0.16), 0.3, 1.25)), seed=int(rng.integers(1 << 31)),
+        saturation=clamp(rng.normal(0.9, 0.16), 0.3, 1.25), seed=int(rng.integers(1 << 31)),
     )  # fmt: skip
 
 

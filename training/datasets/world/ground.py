@@ -17,18 +17,21 @@ F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
 
-def _edge(canvas: Canvas, knots: Knots) -> F64:
-    """Canvas column of a lateral offset in every ground row."""
-    view = canvas.view
-    return np.clip(view.row_u(np.interp(view.row_s, *knots)), -20000, 20000)
-
-
 def _strip(canvas: Canvas, left: Knots, right: Knots) -> npt.NDArray[np.int32]:
-    rows = canvas.view.rows
-    a, b = np.column_stack([_edge(canvas, left), rows]), np.column_stack([_edge(canvas, right), rows])
-    a[-1, 1] += 2
-    b[-1, 1] += 2
-    return fixed(np.concatenate([a, b[::-1]]))
+    """Outline of the ground between two lateral offsets: every row near the horizon, every sixth farther down."""
+    view = canvas.view
+    count = len(view.rows)
+    pick_rows = np.unique(np.concatenate([np.arange(min(24, count)), np.arange(24, count, 6), [count - 1]]))
+    s, x, y, rows = view.row_s[pick_rows], view.row_x[pick_rows], view.row_y[pick_rows], view.rows[pick_rows].copy()
+    cos = view.row_cos[pick_rows]
+    rows[-1] += 2
+    n = len(rows)
+    outline = np.empty((2 * n, 2))
+    for part, (knots_s, knots_d), way in ((outline[:n], left, 1), (outline[n:], right, -1)):
+        d = knots_d[0] if len(knots_d) == 1 else np.interp(s, knots_s, knots_d)
+        part[:, 0] = np.minimum(np.maximum(view.cx - view.f * (y + d / cos) / x, -20000), 20000)[::way]
+        part[:, 1] = rows[::way]
+    return fixed(outline)
 
 
 def _open_area(canvas: Canvas, junction: Junction) -> npt.NDArray[np.int32] | None:
@@ -69,7 +72,7 @@ def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[Shadow], drawn_
     """
     view, look, road = canvas.view, canvas.look, canvas.view.road
     top = view.horizon
-    canvas.image[top:] = [int(c) for c in look.materials[pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])]]
+    canvas.image[top:] = np.array(look.materials[pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])], np.uint8)
     canvas.owner[top:] = NOBODY
     hard = np.zeros(canvas.owner.shape, np.uint8)  # paved: takes the asphalt's texture
     for band in road.bands:

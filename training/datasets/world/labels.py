@@ -165,13 +165,14 @@ def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDA
     best: npt.NDArray[np.int32] | None = None
     for tolerance in np.array([5.0, 2.8, 1.6, 0.8]) * shape[1] / 448:
         thin = cv2.approxPolyDP(local, float(tolerance), True)
-        if len(thin) < 3 or not _simple(thin.reshape(-1, 2)):
+        if len(thin) < 3:
             continue
-        best = thin
         trial = np.zeros_like(target)
         cv2.fillPoly(trial, [thin], 1)
         both = int(cv2.countNonZero(cv2.bitwise_and(trial, target)))
-        if both / max(area + int(cv2.countNonZero(trial)) - both, 1) >= 0.975:
+        fits = both / max(area + int(cv2.countNonZero(trial)) - both, 1) >= 0.975
+        if (fits or tolerance < 1.0) and _simple(thin.reshape(-1, 2)):
+            best = thin
             break
     if best is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import clamp, pick
 from training.datasets.world.road import Band, Junction, Knots, Line, Road, constant
 
 Rng = np.random.Generator
@@ -21,7 +21,7 @@ def _dashes(rng: Rng, kind: str) -> tuple[float, float]:
 def _line(rng: Rng, kind: str, color: str, offset: Knots, pattern: tuple[float, float], paint: float, width: float) -> Line:
     dash, period = pattern
     return Line(
-        kind, color, offset, width_m=width, paint=float(np.clip(paint + rng.normal(0, 0.08), 0.0, 1.0)),
+        kind, color, offset, width_m=width, paint=clamp(paint + rng.normal(0, 0.08), 0.0, 1.0),
         dash_m=dash, period_m=period, phase_m=float(rng.uniform(0, period)), partner_dashed=bool(rng.random() < 0.3),
     )  # fmt: skip
 

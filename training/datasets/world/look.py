@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import clamp, pick
 
 Bgr = tuple[float, float, float]
 
@@ -114,11 +114,11 @@ def sample(rng: np.random.Generator, kind: str) -> Look:
 def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
     def vary(color: Bgr, by: float = 0.12) -> Bgr:
         """The colour lighter or darker, with a slight tint."""
-        gain = float(np.clip(1 + rng.normal(0, by), 0.55, 1.5))
+        gain = clamp(1 + rng.normal(0, by), 0.55, 1.5)
         tint = 1 + rng.normal(0, 0.03, 3)
         return tuple(float(np.clip(c * gain * t, 8, 250)) for c, t in zip(color, tint, strict=True))  # type: ignore[return-value]
 
-    grey = float(np.clip(rng.normal(112, 24), 62, 170))
+    grey = clamp(rng.normal(112, 24), 62, 170)
     asphalt: Bgr = tuple(grey + t for t in rng.normal(0, 3.0, 3) + (1.0, 0.0, -1.5))  # type: ignore[assignment]
     found = {
         "road": asphalt,

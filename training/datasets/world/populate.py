@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.datasets.world import obstacles, signs, sprites, vehicles
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import clamp, pick
 from training.datasets.world.look import Look
 from training.datasets.world.road import Road
 from training.datasets.world.things import Thing
@@ -121,7 +121,7 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
 
 
 def _person(rng: Rng, s: float, d: float, speed: float, drift: float = 0.0) -> Thing:
-    height = float(np.clip(rng.normal(1.7, 0.1), 1.1, 1.95))
+    height = clamp(rng.normal(1.7, 0.1), 1.1, 1.95)
     return Thing("person", s, d, (0.5, 0.5 * height, height), "pedestrian", index=int(rng.integers(sprites.PEOPLE)), speed=speed,
                  drift=drift, flip=bool(rng.random() < 0.5))  # fmt: skip
 

@@ -41,7 +41,7 @@ from training.datasets.world.canvas import (
     WALL,
     Canvas,
 )  # fmt: skip
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import clamp, pick
 from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import REACH_M, View
 from training.samples import Sample
@@ -102,7 +102,7 @@ def create(seed: int, length_m: float = 200.0) -> World:
     if rng.random() < 0.06:
         ego_d, ego_yaw = float(rng.uniform(-2, 2)), float(rng.normal(0, 0.06))  # changing lanes
     else:
-        ego_d, ego_yaw = float(np.clip(rng.normal(0, 0.3), -0.8, 0.8)), float(rng.normal(0, 0.01))
+        ego_d, ego_yaw = clamp(rng.normal(0, 0.3), -0.8, 0.8), float(rng.normal(0, 0.01))
     things = [t for t in things if not (abs(t.d - ego_d) < 1.8 and -6 < t.s < 5.5 + t.size_m[0] / 2 and t.label in BOX_CLASSES)]
     return World(seed, rig, way, mood, lens, things, layers, flanks.sample(rng, way), ego_d, ego_yaw)
 

@@ -30,17 +30,19 @@ def sky(canvas: Canvas, rng: np.random.Generator) -> None:
     height, width = view.horizon + 2, canvas.image.shape[1]
     t = np.maximum((np.arange(height) - (view.horizon - 0.6 * view.f)) / (0.6 * view.f), 0)[:, None] ** 0.8
     np.minimum(t, 1, out=t)
-    column = np.array(look.sky_top) * (1 - t) + np.array(look.sky_low) * t
-    canvas.image[:height] = column.astype(np.uint8)[:, None]
+    column = (np.array(look.sky_top) * (1 - t) + np.array(look.sky_low) * t).astype(np.float32)
     shift = rng.integers(0, 256, 2)
-    if look.cloud > 0.03:
-        part = cv2.resize(textures.clouds()[shift[0] : shift[0] + 200, shift[1] : shift[1] + 256], (width // 4, height // 4 + 1))
-        fade = 0.9 - 0.4 * cv2.resize(t.astype(np.float32), (1, part.shape[0]))
-        cover = np.clip((part.astype(np.float32) - 255 * (1 - look.cloud) + 40) / 110, 0, 1) * fade
-        thick = cv2.cvtColor(cv2.resize((cover * 255).astype(np.uint8), (width, height)), cv2.COLOR_GRAY2BGR)
-        area = canvas.image[:height]
-        white = cv2.multiply(thick, (*(c * a / 255 for c, a in zip((244, 242, 240), look.ambient, strict=True)), 0.0))
-        cv2.add(cv2.multiply(area, cv2.bitwise_not(thick), scale=1 / 255), white, dst=area)
+    if look.cloud <= 0.03:
+        canvas.image[:height] = column.astype(np.uint8)[:, None]
+        return
+    small = (width // 5 + 1, height // 5 + 1)
+    part = cv2.resize(textures.clouds()[shift[0] : shift[0] + 200, shift[1] : shift[1] + 256], small).astype(np.float32)
+    part += 40 - 255 * (1 - look.cloud)
+    cover = np.minimum(np.maximum(part, 0) * (1 / 110), 1) * (0.9 - 0.4 * cv2.resize(t.astype(np.float32), (1, small[1])))
+    base = cv2.resize(column[:, None], (1, small[1]), interpolation=cv2.INTER_AREA).reshape(-1, 1, 3)
+    white = np.array((244, 242, 240), np.float32) * np.array(look.ambient, np.float32)
+    mixed = base + (white - base) * cover[..., None]
+    cv2.resize(mixed.reshape(small[1], small[0], 3).astype(np.uint8), (width, height), dst=canvas.image[:height])
 
 
 def _band(trees: bool, height: int, width: int, start: int) -> U8:

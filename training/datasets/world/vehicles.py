@@ -337,7 +337,7 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> Non
     gain, offset = look.shade(near, spot.y)
     lamp_gain, _ = look.shade(near, spot.y, 2.5)
     light = _light(look, view.heading + heading)
-    smooth = cv2.LINE_AA if height_px < 160 else cv2.LINE_8
+    smooth = cv2.LINE_AA if 16 < height_px < 160 else cv2.LINE_8
     image, owners, sky = canvas.image, canvas.owner, look.sky_low
     known: dict[tuple[str, str], Bgr] = {}
     for i in order:
