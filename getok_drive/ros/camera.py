@@ -1,4 +1,4 @@
-"""One camera of the node: its subscriptions, its calibration and the checks that every frame passes."""
+"""One camera: the checks that every frame passes, its calibration and its subscriptions."""
 
 from __future__ import annotations
 
@@ -45,61 +45,21 @@ class Capture:
     image_bgr: ImageBgr
 
 
-class CameraInput:
-    """Subscribes to one camera; frames go to its slot as serialised bytes, so that superseded ones cost almost nothing."""
+class CameraIntake:
+    """The checks that every frame of one camera passes, and its calibration. Needs no node: the replay of bags uses it, too."""
 
-    def __init__(self, node: Node, index: int, params: NodeParams, slots: LatestSlots[bytes], calibration: Calibration) -> None:
-        self.name = params.cameras[index]
+    def __init__(self, name: str, image_topic: str, info_topic: str, compressed: bool, calibration: Calibration) -> None:
+        self.name = name
+        self.image_topic, self.info_topic = image_topic, info_topic
+        self.kind = CompressedImage if compressed else Image
         self.health = CameraHealth(time.monotonic())
         self.ground_frame = calibration.ground_frame
-        topic = params.image_topic.format(camera=self.name)
-        self._type = CompressedImage if params.transport == "compressed" else Image
-        self.image_topic = node.resolve_topic_name(topic + ("/compressed" if params.transport == "compressed" else ""))
-        self.info_topic = node.resolve_topic_name(params.info_topic.format(camera=self.name))
-        self._node, self._index, self._slots = node, index, slots
-        self._mount = calibration.cameras.get(self.name)
-        self._group = MutuallyExclusiveCallbackGroup()
-        self._images: Subscription | None = None
-        self._infos: Subscription | None = None
-        self._reliable = False
+        self._mount = calibration.cameras.get(name)
         self._last_stamp_ns = 0
         self._info_key: tuple[Any, ...] = ()
         self._camera: CameraModel | None = self._mount.camera if self._mount else None
         self._projector: GroundProjector | None = None
         self._projector_key: tuple[Any, ...] = ()
-
-    def subscribe(self) -> None:
-        """Starts to receive; the watchdog starts anew."""
-        self.health.restart(time.monotonic())
-        self._last_stamp_ns = 0
-        self._reliable = self._publishers_are_reliable()
-        self._subscribe_images()
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # takes from reliable publishers, too
-        self._infos = self._node.create_subscription(
-            CameraInfo, self.info_topic, self._on_info, qos, callback_group=self._group, raw=True
-        )
-
-    def unsubscribe(self) -> None:
-        """Stops to receive."""
-        for subscription in (self._images, self._infos):
-            if subscription is not None:
-                self._node.destroy_subscription(subscription)
-        self._images = self._infos = None
-
-    def match_qos(self) -> None:
-        """Subscribes anew when the publishers' reliability changed: reliable when all of them are, else best effort.
-
-        A reliable subscription gets nothing from a best-effort publisher; a best-effort one can lose large images.
-        """
-        if self._images is None or self.publishers() == 0 or self._publishers_are_reliable() == self._reliable:
-            return
-        self._reliable = not self._reliable
-        self._node.destroy_subscription(self._images)
-        self._subscribe_images()
-
-    def publishers(self) -> int:
-        """Number of publishers of the image topic."""
-        return int(self._node.count_publishers(self.image_topic))
 
     def unpack(self, data: bytes, params: NodeParams, now_ns: int) -> Capture:
         """Serialised message to checked frame.
@@ -116,12 +76,12 @@ class CameraInput:
         try:
             if len(data) > _MAX_MESSAGE_BYTES:
                 raise ValueError(f"{len(data)} bytes")
-            msg = deserialize_message(data, self._type)
+            msg = deserialize_message(data, self.kind)
         except Exception as error:  # whatever rclpy raises for bytes from outside
             raise FrameRejected("malformed_message", f"{self.image_topic}: message cannot be read: {error}") from error
         stamp = stamp_ns(msg.header.stamp)
         self._check_stamp(stamp, params, now_ns)
-        image = image_to_bgr(msg, params.mono16_bits) if self._type is Image else compressed_to_bgr(msg)
+        image = image_to_bgr(msg, params.mono16_bits) if self.kind is Image else compressed_to_bgr(msg)
         return Capture(msg.header, stamp, image)
 
     def projector(self, size_wh: tuple[int, int], max_range_m: float) -> GroundProjector | None:
@@ -142,25 +102,7 @@ class CameraInput:
                 self.health.calibration = f"pixels only: {error}"
         return self._projector
 
-    def _subscribe_images(self) -> None:
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=_QUEUE,
-            reliability=ReliabilityPolicy.RELIABLE if self._reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.VOLATILE,
-        )
-        self._images = self._node.create_subscription(
-            self._type, self.image_topic, self._on_image, qos, callback_group=self._group, raw=True
-        )
-
-    def _publishers_are_reliable(self) -> bool:
-        found = self._node.get_publishers_info_by_topic(self.image_topic)
-        return bool(found) and all(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found)
-
-    def _on_image(self, data: bytes) -> None:
-        self.health.received(time.monotonic(), self._slots.put(self._index, data))
-
-    def _on_info(self, data: bytes) -> None:
+    def take_info(self, data: bytes) -> None:
         """Takes over a changed calibration; a broken one is counted once and the last good one stays in use."""
         if self._mount is not None and self._mount.camera is not None:
             return  # the file's intrinsics win
@@ -195,3 +137,69 @@ class CameraInput:
             raise FrameRejected("stamp_repeated", f"{self.image_topic}: has the same stamp as the image before it")
         if age_s > params.max_age_s:
             raise FrameRejected("stale", f"{self.image_topic}: image is {age_s:.3f} s old, max_age_s is {params.max_age_s}")
+
+
+class CameraInput(CameraIntake):
+    """Subscribes to one camera; frames go to its slot as serialised bytes, so that superseded ones cost almost nothing."""
+
+    def __init__(self, node: Node, index: int, params: NodeParams, slots: LatestSlots[bytes], calibration: Calibration) -> None:
+        name, compressed = params.cameras[index], params.transport == "compressed"
+        topic = params.image_topic.format(camera=name) + ("/compressed" if compressed else "")
+        info_topic = node.resolve_topic_name(params.info_topic.format(camera=name))
+        super().__init__(name, node.resolve_topic_name(topic), info_topic, compressed, calibration)
+        self._node, self._index, self._slots = node, index, slots
+        self._group = MutuallyExclusiveCallbackGroup()
+        self._images: Subscription | None = None
+        self._infos: Subscription | None = None
+        self._reliable = False
+
+    def subscribe(self) -> None:
+        """Starts to receive; the watchdog starts anew."""
+        self.health.restart(time.monotonic())
+        self._last_stamp_ns = 0
+        self._reliable = self._publishers_are_reliable()
+        self._subscribe_images()
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # takes from reliable publishers, too
+        self._infos = self._node.create_subscription(
+            CameraInfo, self.info_topic, self.take_info, qos, callback_group=self._group, raw=True
+        )
+
+    def unsubscribe(self) -> None:
+        """Stops to receive."""
+        for subscription in (self._images, self._infos):
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        self._images = self._infos = None
+
+    def match_qos(self) -> None:
+        """Subscribes anew when the publishers' reliability changed: reliable when all of them are, else best effort.
+
+        A reliable subscription gets nothing from a best-effort publisher; a best-effort one can lose large images.
+        """
+        if self._images is None or self.publishers() == 0 or self._publishers_are_reliable() == self._reliable:
+            return
+        self._reliable = not self._reliable
+        self._node.destroy_subscription(self._images)
+        self._subscribe_images()
+
+    def publishers(self) -> int:
+        """Number of publishers of the image topic."""
+        return int(self._node.count_publishers(self.image_topic))
+
+    def _subscribe_images(self) -> None:
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=_QUEUE,
+            reliability=ReliabilityPolicy.RELIABLE if self._reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.VOLATILE,
+        )
+        self._images = self._node.create_subscription(
+            self.kind, self.image_topic, self._on_image, qos, callback_group=self._group, raw=True
+        )
+
+    def _publishers_are_reliable(self) -> bool:
+        found = self._node.get_publishers_info_by_topic(self.image_topic)
+        return bool(found) and all(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found)
+
+    def _on_image(self, data: bytes) -> None:
+        self.health.received(time.monotonic(), self._slots.put(self._index, data))

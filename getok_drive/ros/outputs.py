@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from getok_drive.ros.convert import Context, detections_to_msg, scene_to_msg, st
 from getok_drive.ros.grid import scene_to_grid
 from getok_drive.ros.markers import scene_to_markers
 from getok_drive.ros.params import NodeParams
+from getok_drive.ros.slot import LatestSlots
 from getok_drive.types import ImageBgr, Scene
 
 
@@ -40,6 +42,8 @@ class CameraOutputs:
 
             self._detections = node.create_publisher(Detection2DArray, prefix + "detections", qos)
         self._publish_ms = 0.0
+        self._drawings: LatestSlots[Callable[[], CompressedImage]] = LatestSlots(1)
+        self._drawer: threading.Thread | None = None
 
     def publish(
         self,
@@ -85,16 +89,30 @@ class CameraOutputs:
         self._scene.publish(msg)
         self._on_demand(self._markers, lambda: scene_to_markers(scene, context, params.watchdog_s))
         self._on_demand(self._grid, lambda: scene_to_grid(scene, context, params))
-        self._on_demand(self._overlay, lambda: _overlay(scene, image_bgr, context, params))
+        if self._overlay.get_subscription_count() > 0:
+            self._drawings.put(0, lambda: _overlay(scene, image_bgr, context, params))
+            if self._drawer is None:  # drawing takes as long as many a model; it must not hold up the next scene
+                self._drawer = threading.Thread(target=self._draw, name="overlay", daemon=True)
+                self._drawer.start()
         self._on_demand(self._detections, lambda: detections_to_msg(scene, context))
         self._publish_ms = (time.perf_counter() - started) * 1e3
         return float(msg.age_ms)
 
     def destroy(self) -> None:
-        """Frees the publishers."""
+        """Ends drawing and frees the publishers."""
+        self._drawings.close()
+        if self._drawer is not None:
+            self._drawer.join(1.0)
         for publisher in (self._scene, self._markers, self._grid, self._overlay, self._detections):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
+
+    def _draw(self) -> None:
+        while (taken := self._drawings.take(3600.0)) is not None:
+            try:
+                self._overlay.publish(taken[1]())
+            except Exception as error:  # a picture less is no reason to stop seeing
+                self._node.get_logger().error(f"overlay: {type(error).__name__}: {error}", throttle_duration_sec=5.0)
 
     @staticmethod
     def _on_demand(publisher: Publisher | None, make: Callable[[], Any]) -> None:

@@ -252,7 +252,8 @@ def test_calibrated_outputs_on_demand(ros: Client) -> None:
     assert {m.ns for m in markers[-1].markers} >= {"lanes", "drivable", "boxes", "signs"}
     assert 0 in grids[-1].data and 100 in grids[-1].data
     picture = cv2.imdecode(np.frombuffer(overlays[-1].data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == PICTURE.shape and (cv2.absdiff(picture, PICTURE) > 40).any()
+    assert picture.shape[0] / picture.shape[1] == PICTURE.shape[0] / PICTURE.shape[1]
+    assert np.ptp(picture) > 60  # the image is plain grey, the drawing is not
     assert stamp_ns(overlays[-1].header.stamp) in camera.stamps
 
 
