@@ -48,10 +48,10 @@ def sample(rng: np.random.Generator, look: Look) -> Lens:
     """A random camera for this light."""
     dark = look.time != "day"
     return Lens(
-        exposure=clamp(rng.normal(1.15 if dark else 1.03, 0.15), 0.85 if dark else 0.6, 1.5),
-        gamma=clamp(rng.normal(0.9 if dark else 1.0, 0.12), 0.65, 1.05 if dark else 1.4),
+        exposure=clamp(rng.normal(1.15 if dark else 0.98, 0.16), 0.85 if dark else 0.55, 1.5),
+        gamma=clamp(rng.normal(0.92 if dark else 1.18, 0.17), 0.7, 1.05 if dark else 1.65),
         balance=tuple(float(v) for v in np.clip(rng.normal(1.0, 0.03, 3), 0.9, 1.1)),  # type: ignore[arg-type]
-        noise=float(min(rng.exponential(1.3), 6.0) + (2.0 if dark else 0.3)),
+        noise=float(min(rng.exponential(0.9), 5.0) + (2.0 if dark else 0.3)),
         blur_px=pick(rng, [0.0, 0.5, 0.8], [0.65, 0.22, 0.13]),
         motion_px=float(rng.uniform(2, 6)) if rng.random() < 0.1 else 0.0,
         quality=int(rng.integers(35, 95)) if rng.random() < 0.35 else 0,
@@ -60,7 +60,8 @@ def sample(rng: np.random.Generator, look: Look) -> Lens:
         bonnet_color=tuple(float(c) for c in rng.uniform(12, 90) * rng.uniform(0.8, 1.2, 3)),  # type: ignore[arg-type]
         glare=float(rng.uniform(0.3, 1.0)) if look.shadow > 0 and rng.random() < 0.3 else 0.0,
         reflection=float(rng.uniform(0.03, 0.14)) if not dark and rng.random() < 0.2 else 0.0,
-        saturation=clamp(rng.normal(0.9, 0.16), 0.3, 1.25), seed=int(rng.integers(1 << 31)),
+        saturation=clamp(rng.normal(1.12, 0.22), 0.3, 1.6),
+        seed=int(rng.integers(1 << 31)),
     )  # fmt: skip
 
 

@@ -139,6 +139,8 @@ def _texture(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8)
     gain += cv2.resize(slow, size, interpolation=cv2.INTER_LINEAR)
     if road.concrete:
         _joints(view.row_x, s, gain, float(rng.uniform(4, 6)), view.row_ds)
+    if road.seams:
+        paint.seams(canvas, gain)
     return gain, soft
 
 

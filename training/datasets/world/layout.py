@@ -30,6 +30,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
     """Fill in the cross-section of ``road`` from ``rng``."""
     kind = road.kind
     road.concrete = kind == "highway" and rng.random() < 0.4
+    road.seams = rng.random() < (0.8 if road.concrete else 0.12)
     width = {"highway": 3.65, "rural": 3.3, "urban": 3.2, "residential": 2.9, "unpaved": 2.7}[kind] + float(rng.normal(0, 0.15))
     road.lane_width_m = width
     if kind == "highway":

@@ -118,7 +118,7 @@ def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
         tint = 1 + rng.normal(0, 0.03, 3)
         return tuple(float(np.clip(c * gain * t, 8, 250)) for c, t in zip(color, tint, strict=True))  # type: ignore[return-value]
 
-    grey = clamp(rng.normal(112, 24), 62, 170)
+    grey = clamp(rng.normal(106, 24), 58, 168)
     asphalt: Bgr = tuple(grey + t for t in rng.normal(0, 3.0, 3) + (1.0, 0.0, -1.5))  # type: ignore[assignment]
     found = {
         "road": asphalt,

@@ -104,6 +104,18 @@ def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, rough: U8, dr
         cv2.add(ground, cv2.transform(wide, np.diag(colors[name] / 255)), dst=ground)
 
 
+def seams(canvas: Canvas, gain: F32) -> None:
+    """Dark joints of the paving between the lanes: they look like lines but are none."""
+    view, road = canvas.view, canvas.view.road
+    dark = np.zeros(gain.shape, np.float32)
+    scale = view.f / (view.row_x * view.row_cos)
+    reach = np.where(view.row_x < 60, 0.45, 0.0)
+    for d in sorted({round(d + side * road.lane_width_m / 2, 1) for d in road.lane_d for side in (-1, 1)}):
+        if abs(d) < 9:
+            _stripe(dark, view.row_u(d + 0.12), 0.035 * scale, reach)
+    gain -= dark
+
+
 def _layer(layers: dict[str, F32], color: str, shape: tuple[int, int]) -> F32:
     """The coverage picture of one colour, made when first needed."""
     if color not in layers:

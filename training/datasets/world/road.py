@@ -104,6 +104,7 @@ class Road:
     outer_left_d: float = 6.0
     outer_right_d: float = -6.0
     concrete: bool = False
+    seams: bool = False
     side: float = 1.0  # +1 drives on the right, -1 on the left
 
     @property

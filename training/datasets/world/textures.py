@@ -34,7 +34,7 @@ def to_gain(field: F32, contrast: float) -> U8:
 def asphalt() -> U8:
     """Gain of a paved surface: grain, blotches, cracks and sealed patches; one texel is 3 cm."""
     rng = np.random.Generator(np.random.PCG64(11))
-    picture = to_gain(0.045 * fractal(1, 0.1) + 0.06 * fractal(2, 1.2), 1.0)
+    picture = to_gain(0.032 * fractal(1, 0.1) + 0.055 * fractal(2, 1.2), 1.0)
     for _ in range(7):
         x, y, w, h = rng.integers(0, ATLAS_PX, 2).tolist() + rng.integers(20, 90, 2).tolist()
         shade = float(rng.uniform(0.8, 1.12))

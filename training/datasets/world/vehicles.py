@@ -151,8 +151,10 @@ def _car(name: str, coarse: bool) -> Mesh:
     g0, g1 = 0.1, 0.88
     lerp = lambda p, q, t: (p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t)  # noqa: E731
     b.across(lerp(house[0], house[1], g0), lerp(house[0], house[1], g1), yb * 0.88, top * 0.93, "glass", "rear", True)
+    b.across(lerp(house[0], house[1], g0), lerp(house[0], house[1], 0.45), yb * 0.88, yb * 0.86, "inside", "rear", True)
     b.across((rf, height), (xf, zb), top, yb, "body", "front")
     b.across(lerp(house[3], house[2], g0), lerp(house[3], house[2], g1), yb * 0.92, top * 0.95, "glass", "front", True)
+    b.across(lerp(house[3], house[2], g0), lerp(house[3], house[2], 0.4), yb * 0.92, yb * 0.9, "inside", "front", True)
     b.across((rr, height), (rf, height), top, top, "roof", "top")
     b.both(house, [yb, top, top, yb], "body")
     middle = 0.5 * (rr + rf) + 0.1
@@ -189,9 +191,9 @@ def _car(name: str, coarse: bool) -> Mesh:
     b.across((front, zm), (nose, zh), y * 0.9, y * 0.93, "body", "front")
     b.across((front - 0.05, z0), (front, zm), y * 0.9, y * 0.9, "bumper", "front")
     tall = name in ("van", "minivan", "suv", "hatch")
-    lamp0, lamp1 = (zm + 0.12, zb + 0.02) if tall else (zm + 0.1, zb - 0.1)
+    lamp0, lamp1 = (zm + 0.2, zb + 0.02) if tall else (zm + 0.1, zb - 0.1)
     for sign in (-1, 1):
-        inner = 0.7 if tall else 0.5
+        inner = 0.74 if tall else 0.52
         b.patch(rear - 0.01, sign * y * 0.92, sign * y * inner, lamp0, lamp1, "tail", "rear")
         b.patch(front + 0.01, sign * y * 0.88, sign * y * 0.58, zh - 0.21, zh - 0.08, "head", "front")
     b.patch(rear - 0.012, -0.27, 0.27, zm - (0.02 if tall else 0.2), zm + (0.12 if tall else -0.06), "plate", "rear")
@@ -299,8 +301,8 @@ def paints(number: int, braking: bool, lights: bool) -> dict[str, Bgr]:
     box = np.full(3, rng.uniform(150, 240)) if rng.random() < 0.7 else rng.uniform(40, 220, 3)
     plastic = rng.random() < 0.25
     found = {
-        "body": body, "roof": body, "lower": body * 0.84, "bumper": (52, 52, 54) if plastic else body * 0.9, "glass": (52, 46, 42), "tyre": (28, 28, 29),
-        "hub": (140, 142, 145), "dark": (26, 26, 28), "trim": (50, 50, 52), "tail": (60, 50, 250) if braking else (35, 28, 165),
+        "body": body, "roof": body, "lower": body * 0.84, "bumper": (52, 52, 54) if plastic else body * 0.9, "glass": (52, 46, 42), "inside": (34, 31, 30), "tyre": (28, 28, 29),
+        "hub": (104, 106, 110), "dark": (26, 26, 28), "trim": (50, 50, 52), "tail": (55, 45, 245) if braking else (32, 26, 135),
         "head": (250, 250, 245) if lights else (205, 205, 200), "plate": (205, 212, 214) if rng.random() < 0.75 else (60, 190, 225),
         "box": box, "livery": rng.uniform(40, 220, 3), "sign": (40, 150, 240),
     }  # fmt: skip
