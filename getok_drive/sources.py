@@ -210,9 +210,15 @@ def _is_cut_off(data: bytes) -> bool:
 def _video_length(file: Path) -> int:
     capture = cv2.VideoCapture(str(file))
     try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+        return _declared_frames(capture) if capture.isOpened() else 1
     finally:
         capture.release()
+
+
+def _declared_frames(capture: cv2.VideoCapture) -> int:
+    """What the container says, 0 where it says nothing sensible."""
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if 0 < count < 1e8 else 0
 
 
 def _video_items(file: Path, name: str) -> Iterator[Item]:
@@ -223,7 +229,7 @@ def _video_items(file: Path, name: str) -> Iterator[Item]:
             return
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 1.0 <= fps <= 1000.0 else 30.0
-        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        declared = _declared_frames(capture)
         count = 0
         for item in _captured(capture, name, str(file), fps, live=False):
             count += 1

@@ -30,6 +30,14 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
         raise BackendError(f"onnx backend: {path} cannot be loaded: {error}; export the bundle again") from error
 
 
+def _load_array(path: Path) -> npt.NDArray[np.floating]:
+    """A mapped array; never one that would have to be unpickled."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise BackendError(f"onnx backend: {path} is no plain array file: {error}") from error
+
+
 class OnnxBackend:
     """`Backend` on ONNX Runtime's CPU provider.
 
@@ -59,7 +67,7 @@ class OnnxBackend:
         self.length = 0
         self._geometry = geometry
         self._count_before = count_before
-        self._embedding: npt.NDArray[np.floating] = np.load(folder / "embedding.npy", mmap_mode="r", allow_pickle=False)
+        self._embedding = _load_array(folder / "embedding.npy")
         self._vision = _session(folder / "vision.onnx", threads)
         self._decoder = _session(folder / "decoder.onnx", 1)
         self._check()

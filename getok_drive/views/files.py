@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 import cv2
 
@@ -81,8 +81,11 @@ class OverlayFiles:
         path = self._path(name, key, ".mp4")
         if self._video_key != key:
             self._open_video(path, key, overlay_bgr, fps)
-        if (overlay_bgr.shape[1], overlay_bgr.shape[0]) != self._video_size_wh:
-            overlay_bgr = overlay_bgr[: self._video_size_wh[1], : self._video_size_wh[0]]
+        width, height = self._video_size_wh
+        if overlay_bgr.shape[0] - height in (0, 1) and overlay_bgr.shape[1] - width in (0, 1):
+            overlay_bgr = overlay_bgr[:height, :width]
+        if overlay_bgr.shape[:2] != (height, width):  # a video has one size only
+            overlay_bgr = cast(ImageBgr, cv2.resize(overlay_bgr, self._video_size_wh, interpolation=cv2.INTER_AREA))
         assert self._video is not None
         self._video.write(overlay_bgr)
         return path
