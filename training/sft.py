@@ -70,6 +70,7 @@ def batches(config: SftConfig, layout: Layout, start: int, accelerator: Accelera
         data = WorldBatches(config, stage, layout, accelerator.process_index, accelerator.num_processes)
         loader = DataLoader(
             data, batch_size=None, sampler=range(step, stop), num_workers=config.workers, worker_init_fn=_one_thread,
+            multiprocessing_context="spawn" if config.workers else None,  # a fork would inherit OpenCV's and OpenMP's locks
             prefetch_factor=4 if config.workers else None, pin_memory=accelerator.device.type == "cuda",
         )  # fmt: skip
         for index, batch in zip(range(step, stop), loader, strict=True):
