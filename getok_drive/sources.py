@@ -80,7 +80,7 @@ def open_source(text: str, exclude: Path | None = None) -> Source:
         return _camera(int(text))
     if path.is_dir():
         known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and p.is_file() and not _within(p, exclude))
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in known and not p.is_dir() and not _within(p, exclude))
         if not files:
             raise InputError(f"{text}: no images or videos in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))} ...)")
         return _files(files, path)
@@ -88,7 +88,7 @@ def open_source(text: str, exclude: Path | None = None) -> Source:
         return _files([path], path.parent)
     if glob.has_magic(text):
         files = [Path(p) for p in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 (it may be absolute)
-        files = [file for file in files if file.is_file() and not _within(file, exclude)]
+        files = [file for file in files if not file.is_dir() and not _within(file, exclude)]
         if not files:
             raise InputError(f"{text}: no file matches; quote the pattern so that the shell leaves it alone")
         return _files(files, Path(*_parts_before_magic(Path(text))))

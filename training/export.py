@@ -146,11 +146,12 @@ def read_calibration(path: Path) -> dict[str, CalibrationSpec]:
         ConfigError: on another content.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = dict(json.loads(path.read_text(encoding="utf-8")))
         each = record if "temperature" not in record else dict.fromkeys(KINDS, record)
-        return {
-            kind: CalibrationSpec(float(each[kind]["temperature"]), float(each[kind]["bias"])) for kind in KINDS if kind in each
-        }
+        found = {k: CalibrationSpec(float(each[k]["temperature"]), float(each[k]["bias"])) for k in KINDS if k in each}
+        if not found:
+            raise ValueError("neither a temperature nor a kind in it")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: no calibration: {error}; make one with python -m training.evaluate --fit-calibration"

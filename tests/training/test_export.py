@@ -1,0 +1,128 @@
+"""Export: the graphs compute what transformers computes, and a checkpoint becomes a bundle as a whole or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra 'train'")
+
+import onnx  # noqa: E402
+import onnxruntime as ort  # noqa: E402
+
+from getok_drive.bundle import CONTRACT, Bundle  # noqa: E402
+from getok_drive.errors import ConfigError  # noqa: E402
+from training import export as exporting  # noqa: E402
+from training.model import load_checkpoint  # noqa: E402
+from training.onnx_graphs import decoder_graph, vision_graph  # noqa: E402
+
+
+@pytest.fixture
+def model(tiny_checkpoint):
+    model, _ = load_checkpoint(tiny_checkpoint)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.half().float()
+    return model.eval()
+
+
+@pytest.mark.parametrize("full", ["all", "none", "last"])
+@pytest.mark.parametrize("grid_hw", [(8, 16), (10, 14)])
+def test_vision_equals_transformers_with_and_without_windows(model, grid_hw, full):
+    tower = model.model.visual
+    depth = len(tower.blocks)
+    tower.fullatt_block_indexes = {"all": list(range(depth)), "none": [], "last": [depth - 1]}[full]
+    tower.window_size = 4 * tower.patch_size  # several windows, uneven at the border
+    pixels = np.random.default_rng(0).normal(size=(grid_hw[0] * grid_hw[1], 588)).astype(np.float32)
+    session = ort.InferenceSession(vision_graph(model, grid_hw).SerializeToString(), providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {"pixel_values": pixels})
+    with torch.no_grad():
+        theirs = tower(torch.from_numpy(pixels), torch.tensor([[1, *grid_hw]])).pooler_output.numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_vision_uses_standard_operations_only(model):
+    """So that other engines can read it too."""
+    assert {node.domain for node in vision_graph(model, (8, 16)).graph.node} == {""}
+
+
+def test_weights_are_stored_in_half_precision(model):
+    for graph in (vision_graph(model, (8, 16)).graph, decoder_graph(model).graph):
+        weights = [t for t in graph.initializer if t.name.endswith(("weight", "bias"))]
+        assert len(weights) > 5
+        assert {t.data_type for t in weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_diverged_model_is_not_exported(model):
+    model.lm_head.weight.data[3, 3] = float("nan")
+    with pytest.raises(ConfigError, match="diverged"):
+        decoder_graph(model)
+
+
+def test_the_checkpoint_stays_usable_for_further_training(tiny_bundle, tiny_checkpoint):
+    """model.safetensors, config.json and tokenizer.json of a bundle are a checkpoint again."""
+    from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+
+    again = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_bundle, dtype=torch.float32)
+    model, tokenizer = load_checkpoint(tiny_checkpoint)
+    for (name, ours), theirs in zip(again.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs.half().float()), name
+    text = "<lane><dashed><white><grid_3_4>Refine each point."
+    loaded = PreTrainedTokenizerFast(tokenizer_file=str(tiny_bundle / "tokenizer.json"))
+    assert loaded.encode(text) == tokenizer.encode(text)
+
+
+def test_prompt_ids_are_those_that_training_uses(tiny_bundle, tiny_checkpoint):
+    from training.collate import Layout
+
+    _, tokenizer = load_checkpoint(tiny_checkpoint)
+    layout, prompt = Layout.of(tokenizer), Bundle.load(tiny_bundle).prompt
+    assert (prompt.before, prompt.after, prompt.refine) == (layout.before, layout.after, layout.refine_turn)
+    assert prompt.first_token_id == layout.first_id
+
+
+def test_only_bundles_are_replaced(tiny_checkpoint, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="is no bundle"):
+        exporting.export(tiny_checkpoint, tmp_path, image_size_wh=(112, 56))
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+    out = tmp_path / "bundle"
+    first = exporting.export(tiny_checkpoint, out, image_size_wh=(112, 56))
+    (out / "stale.bin").write_text("old")
+    second = exporting.export(tiny_checkpoint, out, image_size_wh=(112, 56))
+    assert not (out / "stale.bin").exists()
+    assert first.contract.files.keys() == second.contract.files.keys()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_exporting_twice_gives_the_same_bytes(tiny_checkpoint, tmp_path):
+    bundles = [exporting.export(tiny_checkpoint, tmp_path / name, image_size_wh=(112, 56)) for name in "ab"]
+    assert bundles[0].contract.files == bundles[1].contract.files
+
+
+def test_calibration_reaches_the_contract(tiny_checkpoint, tiny_bundle, tmp_path):
+    import shutil
+
+    one, each = tmp_path / "one.json", tmp_path / "each.json"
+    one.write_text(json.dumps({"temperature": 1.5, "bias": -0.25, "frames": 10}))
+    each.write_text(json.dumps({"lane": {"temperature": 2.0, "bias": 0.5}}))
+    assert exporting.read_calibration(one)["sign"].temperature == 1.5
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    bundle = exporting.recalibrate(tmp_path / "bundle", exporting.read_calibration(each))
+    assert bundle.calibration["lane"].bias == 0.5
+    assert bundle.sha256 != Bundle.load(tiny_bundle).sha256
+    for content in ("", "[]", "{", '{"temperature": "hot"}'):
+        one.write_text(content)
+        with pytest.raises(ConfigError, match=r"one\.json"):
+            exporting.read_calibration(one)
+
+
+def test_command_line(tiny_checkpoint, tmp_path, capsys):
+    out = tmp_path / "bundle"
+    assert exporting.main([str(tiny_checkpoint), "--out", str(out), "--name", "mine", "--image-size", "112x56"]) == 0
+    assert "bundle mine" in capsys.readouterr().out
+    assert json.loads((out / CONTRACT).read_text())["image"]["size_wh"] == [112, 56]
+    assert exporting.main([str(tmp_path / "nothing"), "--out", str(out)]) == 2
+    assert "no config.json" in capsys.readouterr().err
+    assert exporting.main([str(tiny_checkpoint), "--out", str(out), "--image-size", "100x56"]) == 2
+    assert "multiples" in capsys.readouterr().err
+    assert exporting.main([str(tiny_checkpoint), "--out", str(out), "--image-size", "wide"]) == 2
