@@ -1,0 +1,165 @@
+"""The soak: cameras that stop, restart, change resolution and encoding, and are killed, while the node must keep its head.
+
+    python -m tests.ros.soak --minutes 30 --bundle nano --report docs/soak.md        (make soak)
+
+`test_soak` runs a short form over the scripted backend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tests.ros import conftest  # sets the DDS environment before rclpy is loaded
+
+assert conftest.HAS_ROS, conftest.REASON
+
+from getok_drive_msgs.msg import Scene  # noqa: E402
+
+from tests.ros.harness import NODE, Client, Process  # noqa: E402
+
+CAMERAS = ("front", "rear")
+WATCHDOG_S = 2.0
+_SIZES = ((320, 180), (640, 360), (1280, 720))
+_ENCODINGS = ("bgr8", "rgb8", "mono8", "bgra8")
+_SETTLED = 0.2  # memory is compared from this part of the run on: libraries and buffers have been loaded by then
+
+
+@dataclass
+class Result:
+    """What a soak showed; `failures` is empty when all targets hold."""
+
+    seconds: float
+    events: int = 0
+    scenes: int = 0
+    rejected: int = 0
+    recoveries_s: list[float] = field(default_factory=list)
+    rss_mb: list[tuple[float, float]] = field(default_factory=list)
+    crashed: bool = False
+    exit_code: int = -1
+
+    @property
+    def growth_mb(self) -> float:
+        """Memory at the end (median of the last tenth) above that once settled (median of as long a stretch)."""
+        settled = [mb for at_s, mb in self.rss_mb if _SETTLED <= at_s / self.seconds < _SETTLED + 0.1]
+        end = [mb for at_s, mb in self.rss_mb if at_s / self.seconds >= 0.9]
+        return float(np.median(end) - np.median(settled)) if settled and end else float("nan")
+
+    def failures(self, most_growth_mb: float = 20.0) -> list[str]:
+        """Targets missed."""
+        found = ["the node crashed"] if self.crashed else []
+        if self.exit_code != 0:
+            found.append(f"exit code {self.exit_code} on SIGINT")
+        if not self.growth_mb < most_growth_mb:
+            found.append(f"memory grew by {self.growth_mb:.1f} MB")
+        late = [s for s in self.recoveries_s if s > WATCHDOG_S]
+        if late or not self.recoveries_s:
+            most = f"{len(late)} of {len(self.recoveries_s)} recoveries took longer than {WATCHDOG_S} s"
+            found.append(f"{most} (up to {max(late, default=0):.1f} s)")
+        return found
+
+    def as_markdown(self, what: str) -> str:
+        """The page of the last result."""
+        missed = self.failures()
+        verdict = f"Missed: {'; '.join(missed)}." if missed else "All targets hold."
+        slowest_s = max(self.recoveries_s, default=float("nan"))
+        rows = [
+            ("length", f"{self.seconds / 60:.1f} min", ""),
+            ("camera events (stop, kill, restart with another size and encoding)", str(self.events), ""),
+            ("scenes published", str(self.scenes), ""),
+            ("crashes", str(int(self.crashed)), "0"),
+            ("memory growth", f"{self.growth_mb:.1f} MB", "under 20 MB"),
+            ("recovery after a restart, largest", f"{slowest_s:.2f} s", f"under {WATCHDOG_S} s (watchdog)"),
+            ("exit code on SIGINT", str(self.exit_code), "0"),
+        ]
+        lines = ["# Soak", "", f"{what} Made by `make soak`. {verdict}", "", "| | measured | target |", "|---|---|---|"]
+        lines += [f"| {name} | {value} | {target} |" for name, value, target in rows]
+        return "\n".join(lines) + "\n"
+
+
+def start_camera(ros: Client, name: str, rng: random.Random) -> Process:
+    """A camera process with a size and an encoding that change from start to start."""
+    width, height = rng.choice(_SIZES)
+    picture = ros.folder / f"picture_{width}.png"
+    if not picture.exists():
+        cv2.imwrite(str(picture), np.random.default_rng(0).integers(60, 120, (height, width, 3), np.uint8))
+    settings = {"source": picture, "camera": name, "rate_hz": rng.choice((5.0, 15.0)), "encoding": rng.choice(_ENCODINGS)}
+    return ros.start("camera_source", *(word for key, value in settings.items() for word in ("-p", f"{key}:={value}")))
+
+
+def soak(ros: Client, seconds: float, seed: int = 0, pause_s: float = 5.0, **parameters: object) -> Result:
+    """Runs the soak against a fresh node; never raises for what the node does, that is in the result."""
+    rng, result = random.Random(seed), Result(seconds)
+    node = ros.perception(cameras=f"[{', '.join(CAMERAS)}]", watchdog_s=WATCHDOG_S, degrade="never", **parameters)
+    ros.activate()
+    latest = dict.fromkeys(CAMERAS, 0.0)
+
+    def on_scene(msg: Scene) -> None:
+        latest[msg.camera] = time.monotonic()
+        result.scenes += 1
+
+    for name in CAMERAS:
+        ros.node.create_subscription(Scene, f"{NODE}/{name}/scene", on_scene, 10)
+    cameras = {name: start_camera(ros, name, rng) for name in CAMERAS}
+    started = time.monotonic()
+    while time.monotonic() - started < seconds and node.alive:
+        name = rng.choice(CAMERAS)
+        if cameras[name].alive:
+            cameras[name].stop(rng.choice((signal.SIGINT, signal.SIGKILL)))
+            ros.processes.remove(cameras[name])
+        time.sleep(rng.uniform(0.0, 1.0))
+        cameras[name] = start_camera(ros, name, rng)
+        result.events += 1
+        topic = f"/{name}/image_raw"
+        # The clock starts when the new camera is on the graph: before that there is nothing to recover to.
+        camera = cameras[name]
+        back = _first(lambda topic=topic, camera=camera: ros.node.count_publishers(topic) and "publishing" in camera.output(), 60)
+        seen = _first(lambda back=back, name=name: latest[name] > back, 30)
+        result.recoveries_s.append(seen - back)
+        pause_end = time.monotonic() + pause_s
+        while time.monotonic() < pause_end:
+            result.rss_mb.append((time.monotonic() - started, node.rss_mb()) if node.alive else (0.0, 0.0))
+            time.sleep(0.25)
+        ros.diagnostics[:-50] = []
+    result.crashed = not node.alive
+    result.exit_code = node.stop()[0]
+    return result
+
+
+def _first(condition, timeout_s: float) -> float:  # type: ignore[no-untyped-def]
+    """When the condition came true; infinity if it did not in time."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():
+            return time.monotonic()
+        time.sleep(0.01)
+    return float("inf")
+
+
+def main() -> int:
+    """The long form; 0 when all targets hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--bundle", default="", help="model bundle (default: the scripted one, which costs no time)")
+    parser.add_argument("--report", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    model = {"bundle": options.bundle, "backend": "onnx"} if options.bundle else {}
+    with Client() as ros:
+        result = soak(ros, options.minutes * 60, **model)
+    page = result.as_markdown(f"Two cameras, bundle `{options.bundle or 'scripted'}`.")
+    print(page)
+    if options.report:
+        options.report.write_text(page)
+    return 1 if result.failures() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
