@@ -25,7 +25,7 @@ from getok_drive.types import Box, ImageBgr, Lane, Sign
 from training.datasets.boxes import center, clipped, join_riders, state_attributes
 from training.datasets.masks import drivable_areas
 from training.datasets.reading import Found, Labels, SampleList, official, read_json
-from training.datasets.shapes import filled
+from training.metrics.raster import fill_polygons
 
 TERMS = "BDD100K (Berkeley): pictures and labels for non-commercial research and education; BSD-3-Clause toolkit"
 BOXES = {
@@ -153,7 +153,7 @@ def _of(objects: Iterable[Mapping[str, Any]], known: tuple[str, ...], image: Ima
     return Labels(
         (*known, "signs") if signs_known else known,
         lanes=_stripes(edges, size_wh[0]) if "lanes" in known else (),
-        drivable=drivable_areas(filled(areas, size_wh)) if areas and "drivable" in known else (),
+        drivable=drivable_areas(fill_polygons(areas, size_wh)) if areas and "drivable" in known else (),
         boxes=join_riders(boxes) if "boxes" in known else (),
         signs=tuple(lights) if signs_known else (),
         meta={

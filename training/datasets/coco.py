@@ -17,7 +17,8 @@ import numpy as np
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.types import ImageBgr
 from training.datasets.reading import Found, Labels, SampleList, by_sequence, check_split, read_json
-from training.datasets.shapes import Shapes, decode_rle, filled, labelled_classes
+from training.datasets.shapes import Shapes, decode_rle, labelled_classes
+from training.metrics.raster import fill_polygons
 
 TERMS = "COCO: annotations CC BY 4.0, pictures under their Flickr licences (see meta.license)"
 
@@ -107,6 +108,6 @@ def _add(shapes: Shapes, annotation: dict[str, Any], name: str, size_wh: tuple[i
         shapes.mask(name, decode_rle(segmentation["counts"], tuple(segmentation["size"])), attributes)
     elif segmentation:
         polygons = [np.asarray(part, np.float64).reshape(-1, 2) - 0.5 for part in segmentation if len(part) >= 6]
-        shapes.mask(name, filled(polygons, size_wh), attributes, shape="polygon")
+        shapes.mask(name, fill_polygons(polygons, size_wh), attributes, shape="polygon")
     elif box is not None:
         shapes.box(name, box, attributes)

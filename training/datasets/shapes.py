@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,9 +29,8 @@ from training.datasets.lamps import UNLIT, lamp_color
 from training.datasets.masks import drivable_areas, mask_box
 from training.datasets.paint import lane_look, lanes_from_paint
 from training.datasets.reading import Labels
+from training.metrics.raster import fill_polygons
 from training.samples import KINDS
-
-_SHIFT = 4  # fraction bits when polygons are drawn
 
 
 def labelled_classes(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -84,7 +82,7 @@ class Shapes:
         points = np.asarray(points_px, np.float64).reshape(-1, 2)
         if len(points) < 3:
             raise InputError(f"{name}: a polygon of {len(points)} points; at least 3 are needed")
-        self.mask(name, filled([points], self._size_wh), attributes, shape="polygon")
+        self.mask(name, fill_polygons([points], self._size_wh), attributes, shape="polygon")
 
     def mask(
         self, name: str, mask: npt.NDArray[np.bool_], attributes: Mapping[str, Any] | None = None, shape: str = "mask"
@@ -185,15 +183,6 @@ class Shapes:
         return attributes
 
 
-def filled(polygons_px: Iterable[npt.ArrayLike], size_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """``(H, W)`` mask of the union of polygons ``(N, 2)``."""
-    canvas = np.zeros((size_wh[1], size_wh[0]), np.uint8)
-    for polygon in polygons_px:
-        points = np.rint(np.clip(np.asarray(polygon, np.float64), -1e5, 1e5) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(canvas, [points.reshape(-1, 1, 2)], 1, shift=_SHIFT)
-    return canvas.astype(bool)
-
-
 def decode_rle(counts: str | list[int], size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A mask from COCO's run lengths, as a list or in its compressed text form; runs go down the columns, first of zeros.
 
@@ -209,7 +198,7 @@ def decode_rle(counts: str | list[int], size_hw: tuple[int, int]) -> npt.NDArray
 
 
 def _rle_text(text: str) -> list[int]:
-    """COCO's compressed counts: groups of 5 bits in characters from '0' on, sign-extended, each from the third on a difference
+    """COCO's compressed counts: groups of 5 bits in characters from '0' on, sign-extended, each from the fourth on a difference
     to the count two before.
     """
     runs: list[int] = []
