@@ -52,6 +52,7 @@ class TrainedModel(nn.Module):
         dense_weight: float,
         dense_positive_weight: float,
         token_weight: Tensor | None = None,
+        vision_gradient: float = 1.0,
     ) -> Losses:
         """The losses of one batch.
 
@@ -63,12 +64,15 @@ class TrainedModel(nn.Module):
             dense_positive_weight: of occupied subcells in the dense loss.
             token_weight: what the language loss is divided by; by default the weight of this batch's own taught tokens. Parts of
                 one accumulated batch share theirs, so that cutting a batch changes nothing but memory.
+            vision_gradient: scale of the language loss's gradient into the vision tower.
         """
         visual = vision_tokens(self.model, batch.pixel_values, grid_hw)
         dense = dense_loss(self.dense_head(visual), batch.dense, dense_positive_weight)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * dense, zero, dense.detach(), zero)
+        if vision_gradient != 1.0:
+            visual = torch.lerp(visual.detach(), visual, vision_gradient)
         language, correct = self._language(batch, visual, token_weight)
         return Losses(language + dense_weight * dense, language.detach(), dense.detach(), correct)
 

@@ -20,11 +20,14 @@ class Stage:
         steps: optimiser steps.
         image_size_wh: the model's input, pixels (multiples of 28).
         dense_only: train the vision tower on the dense labels alone; several times cheaper than with the decoder.
+        vision_gradient: scale of the language loss's gradient where it enters the vision tower. A fresh decoder's gradients
+            wreck a trained tower (LOG.md), so a short stage at 0 lets the decoder catch up first.
     """
 
     steps: int
     image_size_wh: tuple[int, int]
     dense_only: bool = False
+    vision_gradient: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,13 @@ PRESETS: dict[str, SftConfig] = {
         log_every=1, eval_every=0, save_every=4, eval_images=4,
     ),
     "nano": SftConfig(
-        stages=(Stage(4000, (224, 112), True), Stage(4000, (224, 112)), Stage(3000, (336, 196))), threads=2,
+        stages=(Stage(1500, (224, 112), True), Stage(200, (224, 112), False, 0.0), Stage(4000, (224, 112), False, 0.2)),
+        accumulate=4, render_size_wh=(448, 252),
     ),
     "nano-gpu": SftConfig(
-        stages=(Stage(6000, (224, 112), True), Stage(30000, (336, 196)), Stage(10000, (448, 252))), batch_size=128,
+        stages=(
+            Stage(3000, (224, 112), True), Stage(500, (336, 196), False, 0.0), Stage(7000, (336, 196), False, 0.2),
+        ), batch_size=128, render_size_wh=(448, 252),
         workers=14, compile=True, save_every=1000, eval_every=2000,
     ),
 }  # fmt: skip
@@ -145,9 +151,9 @@ def _value(old: Any, text: str, key: str) -> Any:
         raise ConfigError(f"{key}={text!r}: not a Python literal") from None
     if isinstance(old, tuple) and old and isinstance(old[0], Stage):
         try:
-            return tuple(Stage(steps, tuple(size), bool(rest and rest[0])) for steps, size, *rest in value)
+            return tuple(Stage(steps, tuple(size), *rest) for steps, size, *rest in value)
         except (TypeError, ValueError):
-            raise ConfigError(f"{key}={text}: expected ((steps, (width, height), dense_only), ...)") from None
+            raise ConfigError(f"{key}={text}: expected ((steps, (width, height), dense_only, vision_gradient), ...)") from None
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if old is not None and type(value) is not type(old):
