@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -118,6 +119,7 @@ class Preprocessor:
         self.merge_size = merge_size
         self.temporal_patch_size = temporal_patch_size
         self.grid_hw = (height // patch_size, width // patch_size)
+        self._mean_rgb, self._std_rgb = tuple(mean_rgb), tuple(std_rgb)
 
         # One table look-up per value does scaling and normalising at once, with the very roundings of transformers' processor:
         # scaled in double precision, rounded to float32, then normalised in float32.
@@ -132,6 +134,11 @@ class Preprocessor:
         )
         # A view only: (block row, block column, row in block, column in block, RGB channel, y, x).
         self._patches = blocks.transpose(0, 3, 1, 4, 6, 2, 5)[:, :, :, :, ::-1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its settings: a pickled view would no longer look into the pickled buffer."""
+        sizes = (self.image_size_wh, self.patch_size, self.merge_size, self.temporal_patch_size)
+        return Preprocessor, (*sizes, self._mean_rgb, self._std_rgb)
 
     @property
     def num_patches(self) -> int:

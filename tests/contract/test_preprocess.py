@@ -117,3 +117,12 @@ def test_non_contiguous_images_are_fine():
     image = noise(200, 100)
     pre = Preprocessor((56, 56))
     np.testing.assert_array_equal(pre(image[:, ::-1])[0], pre(cv2.flip(image, 1))[0])
+
+
+def test_a_copy_in_another_process_works_alike():
+    preprocessor = Preprocessor((112, 56), mean_rgb=(0.5, 0.4, 0.3), std_rgb=(0.2, 0.3, 0.4))
+    copy = pickle.loads(pickle.dumps(preprocessor))
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        image = rng.integers(0, 256, (90, 160, 3), np.uint8)
+        np.testing.assert_array_equal(copy(image)[0], preprocessor(image)[0])
