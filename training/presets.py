@@ -20,8 +20,8 @@ class Stage:
         steps: optimiser steps.
         image_size_wh: the model's input, pixels (multiples of 28).
         dense_only: train the vision tower on the dense labels alone; several times cheaper than with the decoder.
-        vision_gradient: scale of the language loss's gradient where it enters the vision tower. A fresh decoder's gradients
-            wreck a trained tower (LOG.md), so a short stage at 0 lets the decoder catch up first.
+        vision_gradient: scale of the language loss's gradient where it enters the vision tower; a short stage at 0 lets a fresh
+            decoder catch up with a tower that is trained already.
     """
 
     steps: int
@@ -104,12 +104,12 @@ PRESETS: dict[str, SftConfig] = {
         log_every=1, eval_every=0, save_every=4, eval_images=4,
     ),
     "nano": SftConfig(
-        stages=(Stage(1500, (224, 112), True), Stage(200, (224, 112), False, 0.0), Stage(4000, (224, 112), False, 0.2)),
+        stages=(Stage(1500, (224, 112), True), Stage(100, (224, 112), False, 0.0), Stage(4000, (224, 112))),
         accumulate=4, render_size_wh=(448, 252),
     ),
     "nano-gpu": SftConfig(
         stages=(
-            Stage(3000, (224, 112), True), Stage(500, (336, 196), False, 0.0), Stage(7000, (336, 196), False, 0.2),
+            Stage(3000, (224, 112), True), Stage(200, (336, 196), False, 0.0), Stage(7000, (336, 196)),
         ), batch_size=128, render_size_wh=(448, 252),
         workers=14, compile=True, save_every=1000, eval_every=2000,
     ),
