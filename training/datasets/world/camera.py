@@ -99,7 +99,10 @@ class Camera:
         self._grid = (grid - low).astype(np.float32)
 
     def _rays(self, image_uv: F64) -> F64:
-        """Viewing rays ``(N, 3)`` of photograph pixels, camera axes; Newton's method on the radius, as OpenCV's iteration stops early."""
+        """Viewing rays ``(N, 3)`` of photograph pixels, camera axes.
+
+        Newton's method on the radius: OpenCV's own iteration stops too early for strong lenses.
+        """
         bent = (image_uv - self.k[:2, 2]) / self.focal_px
         target = np.hypot(bent[:, 0], bent[:, 1])
         k1, radius = self.d[0], target

@@ -82,7 +82,7 @@ class Canvas:
         self, mips: list[U8], center_u: float, base_v: float, width_px: float, height_px: float, clip_v: float,
         gain: Bgr, offset: Bgr, owner: int, flip: bool = False, hard: bool = False,
     ) -> bool:  # fmt: skip
-        """Paste an upright BGRA sprite with its base at ``base_v``; rows below ``clip_v`` are hidden. True if any pixel was drawn."""
+        """Paste an upright BGRA sprite with its base at ``base_v``; rows below ``clip_v`` are hidden. True if it shows."""
         level, rows = 0, mips[0].shape[0]
         while level + 1 < len(mips) and rows >= 2 * height_px:
             level, rows = level + 1, rows // 2

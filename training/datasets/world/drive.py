@@ -21,8 +21,8 @@ _STAMP_0_NS = 1_700_000_000_000_000_000
 class Drive:
     """An iterable of samples along one road, the same every time for the same arguments.
 
-    Each sample's ``meta`` holds ``stamp_ns``, ``index``, ``sequence``, the camera (``K`` 3x3, ``D`` 5, ``ego_SE3_cam`` 4x4) and the
-    ego pose ``world_SE3_ego`` (4x4); boxes and signs carry ``attributes["track_id"]``, which stays with a thing.
+    Each sample's ``meta`` holds ``stamp_ns``, ``index``, ``sequence``, the camera (``K`` 3x3, ``D`` 5, ``ego_SE3_cam`` 4x4) and
+    the ego pose ``world_SE3_ego`` (4x4); boxes and signs carry ``attributes["track_id"]``, which stays with a thing.
 
     Args:
         seed: the world, not negative.

@@ -23,7 +23,7 @@ class Lens:
     Attributes:
         exposure, gamma, balance: tone curve per channel; noise: deviation in grey levels; blur_px: at 448 px width.
         motion_px: length of a smear at 448 px width; quality: of JPEG, 0 for none; vignette: darkening of the corners.
-        bonnet: height of the own bonnet as a share of the picture, 0 for none; bonnet_color; glare: strength of the sun in the lens.
+        bonnet: height of the own bonnet as a share of the picture, 0 for none; glare: strength of the sun in the lens.
         reflection: of the dashboard in the windscreen; saturation.
     """
 
@@ -82,16 +82,15 @@ def glow(canvas: Canvas) -> None:
 
 def wet(canvas: Canvas) -> None:
     """Mirror what stands above the horizon in the wet road, smeared down the picture."""
-    view = canvas.view
-    top = view.horizon
-    height = min(top, canvas.image.shape[0] - top)
-    if height < 8:
+    top = canvas.view.horizon
+    ground = canvas.image[top:]
+    height, width = ground.shape[:2]
+    if top < 8 or height < 8:
         return
-    above = cv2.blur(canvas.image[top - height : top][::-1], (3, 15))
-    ground = canvas.image[top : top + height]
-    mirrored = cv2.addWeighted(ground, 0.62, above, 0.38, 0)
-    mask = cv2.compare(canvas.owner[top : top + height], ROAD, cv2.CMP_EQ)
-    cv2.copyTo(mirrored, mask, ground)
+    small = cv2.resize(canvas.image[top - 1 :: -1], (width // 3, height // 6 + 2), interpolation=cv2.INTER_AREA)
+    above = cv2.resize(cv2.blur(small, (1, 5)), (width, height))
+    mirrored = cv2.addWeighted(ground, 0.64, above, 0.36, 0)
+    cv2.copyTo(mirrored, cv2.inRange(canvas.owner[top:], ROAD, ROAD), ground)
 
 
 def _bonnet(lens: Lens, image: U8, owner: U8, look: Look) -> None:
@@ -106,7 +105,7 @@ def _bonnet(lens: Lens, image: U8, owner: U8, look: Look) -> None:
     cv2.fillPoly(owner, [np.round(shape * 16).astype(np.int32)], HOOD, cv2.LINE_8, 4)
     shine = tuple(min(c + 70 * gain, 255) for c in color)
     for offset, share in ((0.25, 0.6), (0.55, 0.3)):
-        edge = outline + (0, height * lens.bonnet * offset)
+        edge = outline + np.array((0.0, height * lens.bonnet * offset))
         shade = tuple(c + (s - c) * share for c, s in zip(color, shine, strict=True))
         cv2.polylines(image, [np.round(edge * 16).astype(np.int32)], False, shade, max(1, height // 120), cv2.LINE_AA, 4)
 
@@ -125,7 +124,7 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
     if lens.bonnet:
         _bonnet(lens, image, owner, look)
     if lens.motion_px:
-        length = max(int(round(lens.motion_px * scale)), 1)
+        length = max(round(lens.motion_px * scale), 1)
         image = cv2.blur(image, (length, 1) if lens.seed % 2 else (1, max(length // 2, 1)))
     if lens.blur_px:
         image = cv2.GaussianBlur(image, (0, 0), lens.blur_px * scale)

@@ -19,7 +19,7 @@ _TEXELS_M = 9.0
 
 @dataclass(slots=True)
 class Flank:
-    """A row of trees or a slope at offset ``d_m``: ``kind`` ``woods`` or ``bank``; gaps where the noise along ``s`` is below ``gap``."""
+    """A row of trees or a slope at offset ``d_m``: ``kind`` ``woods`` or ``bank``, missing where noise is below ``gap``."""
 
     kind: str
     d_m: float
@@ -34,23 +34,23 @@ def sample(rng: np.random.Generator, road: Road) -> list[Flank]:
     found: list[Flank] = []
     if road.kind in ("urban", "residential"):
         return found
-    for side, edge in ((1.0, road.outer_left_d), (-1.0, road.outer_right_d)):
-        other = road.other
-        behind = other is not None and np.sign(other[0][1][0]) == side
-        base = max((abs(other[0][1][0]), abs(other[1][1][0]))) + 3.0 if behind and other is not None else abs(edge)
+    for side in (1.0, -1.0):
+        base = abs(road.verge_d(side))
+        behind = road.other is not None and road.other[0][1][0] * side > 0
         bank = rng.random() < 0.3
-        if not behind and rng.random() < 0.12:  # a hedge
-            found.append(Flank("woods", side * (base + float(rng.uniform(1.2, 3))), float(rng.uniform(0.8, 2.2)), pick(rng, [-3.0, -0.5]),
-                               float(rng.uniform(0, 4096)), float(rng.uniform(0.8, 1.3))))  # fmt: skip
+        hedge = not behind and rng.random() < 0.12
+        wanted: list[
+            tuple[str, float, float, tuple[float, ...], float]
+        ] = []  # kind, distance from the verge, height, gap choices, tints
+        if hedge:
+            wanted.append(("woods", rng.uniform(1.2, 3), rng.uniform(0.8, 2.2), (-3.0, -0.5), rng.uniform(0.8, 1.3)))
         if rng.random() < 0.5:
-            setback = float(rng.uniform(3, 22)) + (4.0 if bank else 0.0)
-            found.append(
-                Flank("woods", side * (base + setback), float(rng.uniform(5, 15)), pick(rng, [-3.0, -0.6, 0.1]), float(rng.uniform(0, 4096)),
-                      float(rng.uniform(0.6, 1.15)))
-            )  # fmt: skip
+            setback = rng.uniform(3, 22) + (4.0 if bank else 0.0)
+            wanted.append(("woods", setback, rng.uniform(5, 15), (-3.0, -0.6, 0.1), rng.uniform(0.6, 1.15)))
         if bank:
-            found.append(Flank("bank", side * (base + float(rng.uniform(2, 6))), float(rng.uniform(1.0, 6)), pick(rng, [-3.0, -0.4]),
-                               float(rng.uniform(0, 4096)), float(rng.uniform(0.85, 1.1))))  # fmt: skip
+            wanted.append(("bank", rng.uniform(2, 6), rng.uniform(1.0, 6), (-3.0, -0.4), rng.uniform(0.85, 1.1)))
+        for kind, distance, height, gaps, tint in wanted:
+            found.append(Flank(kind, side * (base + distance), height, pick(rng, gaps), float(rng.uniform(0, 4096)), tint))
     return sorted(found, key=lambda flank: -abs(flank.d_m))
 
 

@@ -72,7 +72,8 @@ def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[Shadow], drawn_
     """
     view, look, road = canvas.view, canvas.look, canvas.view.road
     top = view.horizon
-    canvas.image[top:] = np.array(look.materials[pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])], np.uint8)
+    verge = look.materials[pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])]
+    cv2.rectangle(canvas.image, (0, top), (canvas.image.shape[1], canvas.image.shape[0]), verge, -1)
     canvas.owner[top:] = NOBODY
     hard = np.zeros(canvas.owner.shape, np.uint8)  # paved: takes the asphalt's texture
     for band in road.bands:
@@ -106,7 +107,7 @@ def _kerbs(canvas: Canvas) -> None:
 
 
 def _mip(metres: F64) -> npt.NDArray[np.float32]:
-    """Texels a metre, ``(rows, 1)``, halved until a texel (3 cm) is no smaller than ``metres``: fractal noise looks alike at every scale."""
+    """Texels a metre, ``(rows, 1)``: 3 cm each, doubled until as wide as ``metres``; fractal noise allows it."""
     return np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))).astype(np.float32)[:, None] * np.float32(1 / 0.03)
 
 
@@ -119,9 +120,9 @@ def _texture(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8)
     tx, ty = d * across, s * along
     tx += shift[0]
     ty += shift[1]
-    both = cv2.remap(textures.paved_and_soft(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
+    paved = cv2.remap(textures.asphalt(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
+    soft = cv2.remap(textures.terrain(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
     fade = 1.0 / (1.0 + (view.row_x / 55.0) ** 2)
-    paved, soft = cv2.split(both)
     fine = cv2.subtract(soft, 128, dtype=cv2.CV_32F)
     fine *= ((0.4 + 0.9 * fade) / 128).astype(np.float32)[:, None]
     smooth = cv2.subtract(paved, 128, dtype=cv2.CV_32F)

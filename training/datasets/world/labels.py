@@ -127,10 +127,10 @@ def _thin(points: F64) -> F64:
 
 
 def drivable(owner: U8) -> tuple[DrivableArea, ...]:
-    """Visible carriageway as few simple polygons; holes are opened by a cut upwards, then vertices removed while the fit holds."""
+    """Visible carriageway as few simple polygons; holes are cut open upwards, then vertices removed while the fit holds."""
     height, width = owner.shape
     mask = cv2.inRange(owner, ROAD, ROAD) & 1
-    close = max(int(round(5 * width / 448)) | 1, 3)
+    close = max(round(5 * width / 448) | 1, 3)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((close, close), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -176,7 +176,7 @@ def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDA
             break
     if best is None:
         return None
-    points = (best.reshape(-1, 2) + (x, y)).astype(np.float32)
+    points = (best.reshape(-1, 2) + np.array((x, y))).astype(np.float32)
     signed = float(np.sum(points[:, 0] * np.roll(points[:, 1], -1) - np.roll(points[:, 0], -1) * points[:, 1]))
     return points if signed > 0 else points[::-1].copy()
 

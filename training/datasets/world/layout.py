@@ -84,18 +84,18 @@ def _lines(
     yellow = "yellow" if american else "white"
     add = road.lines.append
     for i in range(1, ahead):
-        style = "solid" if rng.random() < 0.12 else "dashed"
+        style = pick(rng, ["dashed", "solid", "double"], [0.86, 0.1, 0.04])
         add(_line(rng, style, "white", constant(shift - i * width), pattern, paint, line_width))
     for i in range(1, oncoming):
         add(_line(rng, "dashed", "white", constant(shift + i * width), pattern, paint, line_width))
     edge_odds = {"highway": 0.97, "rural": 0.75, "urban": 0.35}.get(kind, 0.15)
     if oncoming:
-        style = pick(rng, ["dashed", "solid", "double"], [0.4, 0.22, 0.38])
+        style = pick(rng, ["dashed", "solid", "double"], [0.34, 0.2, 0.46])
         add(_line(rng, style, yellow if rng.random() < 0.9 else "yellow", constant(shift), pattern, paint, line_width))
         if rng.random() < edge_odds:
             add(_line(rng, "solid", "white", constant(left - 0.1), pattern, paint, line_width))
     elif rng.random() < max(edge_odds, 0.5):
-        add(_line(rng, "solid", yellow, constant(left - 0.1), pattern, paint, line_width))
+        add(_line(rng, "double" if rng.random() < 0.08 else "solid", yellow, constant(left - 0.1), pattern, paint, line_width))
     if rng.random() < edge_odds:
         inset = (right_knots[0], tuple(d + 0.1 for d in right_knots[1]))
         add(_line(rng, "solid", "white", inset, pattern, paint, line_width))

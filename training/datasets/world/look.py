@@ -46,7 +46,7 @@ class Look:
         return min(self.visibility_m * 1.9, 75.0 + 35 * self.beam if self.time == "night" else 1e9)
 
     def shade(self, x: float, y: float = 0.0, lamp: float = 1.0) -> tuple[Bgr, Bgr]:
-        """Gain and offset for the colour of a thing at forward ``x``, left ``y`` metres; ``lamp`` > 1 reflects headlights back."""
+        """Gain and offset for the colour of a thing ``x`` metres ahead, ``y`` to the left; ``lamp`` > 1 reflects headlights."""
         clear = math.exp(-max(x, 0.0) / self.visibility_m)
         lit = self.beam_at(x, y) * lamp if self.beam > 0 else 0.0
         a, h, dim = self.ambient, self.haze, 1 - clear
@@ -119,7 +119,7 @@ def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
         return tuple(float(np.clip(c * gain * t, 8, 250)) for c, t in zip(color, tint, strict=True))  # type: ignore[return-value]
 
     grey = clamp(rng.normal(106, 24), 58, 168)
-    asphalt: Bgr = tuple(grey + t for t in rng.normal(0, 3.0, 3) + (1.0, 0.0, -1.5))  # type: ignore[assignment]
+    asphalt: Bgr = tuple(grey + t for t in rng.normal((1.0, 0.0, -1.5), 3.0))  # type: ignore[assignment]
     found = {
         "road": asphalt,
         "shoulder": _mix(asphalt, vary((120, 120, 122)), float(rng.uniform(0, 0.7))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -16,7 +17,7 @@ SIZE_M = {"cone": (0.42, 0.75), "barrier": (2.2, 1.0), "debris": (0.9, 0.4), "fa
 VARIANTS = {"cone": 4, "barrier": 6, "debris": 8, "fallen_tree": 4, "works": 5}
 
 
-def _poly(picture: U8, points: list[tuple[float, float]], color: tuple[float, ...]) -> None:
+def _poly(picture: U8, points: Sequence[tuple[float, float]], color: tuple[float, ...]) -> None:
     cv2.fillPoly(picture, [np.round(np.array(points) * 8).astype(np.int32)], (*color, 255), cv2.LINE_AA, 3)
 
 
@@ -69,22 +70,23 @@ def obstacle(kind: str, index: int) -> list[U8]:
             _poly(picture, [(88, 63), (88, 12), (120, 20), (120, 58)], tuple(c * 0.7 for c in cardboard))
         else:
             for _ in range(5):
-                x, y = rng.uniform(20, 115), rng.uniform(38, 58)
-                points = [(x + rng.normal(0, 17), min(y + rng.normal(0, 9), 62)) for _ in range(5)]
+                cx, cy = rng.uniform(20, 115), rng.uniform(38, 58)
+                points = [(cx + rng.normal(0, 17), min(cy + rng.normal(0, 9), 62)) for _ in range(5)]
                 hull = cv2.convexHull(np.array(points, np.float32)).reshape(-1, 2)
                 _poly(picture, [tuple(p) for p in hull], tuple(c * rng.uniform(0.6, 1.3) for c in color))
     elif kind == "fallen_tree":
         picture = np.zeros((96, 448, 4), np.uint8)
         bark = (52.0, 66.0, 82.0)
         _poly(picture, [(4, 92), (6, 68), (300, 76), (440, 82), (440, 88), (300, 92)], bark)
-        for _ in range(150):
-            x = rng.uniform(150, 440)
-            y = 90 - abs(rng.normal(0, 28))
-            shade = rng.uniform(0.6, 1.35)
-            cv2.circle(picture, (int(x), int(max(y, 12))), int(rng.uniform(4, 12)), (38 * shade, 92 * shade, 66 * shade, 255), -1)
+        for depth in range(420):
+            shade = (0.45 + 0.5 * depth / 420) * rng.uniform(0.7, 1.3)
+            center = (int(rng.uniform(140, 440)), int(max(90 - abs(rng.normal(0, 26)), 8)))
+            axes, turn = (int(rng.uniform(2, 8)), int(rng.uniform(2, 5))), float(rng.uniform(0, 180))
+            cv2.ellipse(picture, center, axes, turn, 0, 360, (38 * shade, 84 * shade, 66 * shade, 255), -1)
         for _ in range(16):
-            x = rng.uniform(20, 420)
-            cv2.line(picture, (int(x), 82), (int(x + rng.normal(0, 30)), int(rng.uniform(5, 60))), (*bark, 255), 3, cv2.LINE_AA)
+            foot = int(rng.uniform(20, 420))
+            tip = (int(foot + rng.normal(0, 30)), int(rng.uniform(5, 60)))
+            cv2.line(picture, (foot, 82), tip, (*bark, 255), 3, cv2.LINE_AA)
         cv2.circle(picture, (8, 80), 12, (110, 150, 180, 255), -1, cv2.LINE_AA)
     else:
         picture = _works(rng, index, white, red, orange)

@@ -42,21 +42,23 @@ def _painted(line: Line, s: F64, ds: F64, dashed: bool) -> F64:
 def _stripe(alpha: F32, u: F64, width_px: F64, strength: F64) -> None:
     """Add one stripe's coverage to ``alpha`` (0..1); all per ground row."""
     full = alpha.shape[1]
-    for start in range(0, len(u), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        weight = strength[rows]
-        if weight.max() < 0.01:
-            continue
-        low = max(int((u[rows] - width_px[rows]).min()) - 1, 0)
-        high = min(int((u[rows] + width_px[rows]).max()) + 2, full)
+    at, weight = u.astype(np.float32)[:, None], strength.astype(np.float32)[:, None]
+    half, most = (width_px / 2 + 0.5).astype(np.float32)[:, None], np.minimum(width_px, 1.0).astype(np.float32)[:, None]
+    lows, highs = (u - width_px - 1).tolist(), (u + width_px + 2).tolist()
+    shown = (strength > 0.01).nonzero()[0]
+    if not len(shown):
+        return
+    for start in range(int(shown[0]), int(shown[-1]) + 1, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, int(shown[-1]) + 1)
+        low, high = max(int(min(lows[start:stop])), 0), min(int(max(highs[start:stop])), full)
         if high <= low:
             continue
-        columns = np.arange(low, high, dtype=np.float32)[None]
-        off = np.abs(columns - u[rows].astype(np.float32)[:, None])
-        half = (width_px[rows] / 2 + 0.5).astype(np.float32)[:, None]
-        cover = np.minimum(np.maximum(half - off, 0), np.minimum(width_px[rows], 1.0).astype(np.float32)[:, None])
-        part = alpha[rows, low:high]
-        np.maximum(part, cover * weight.astype(np.float32)[:, None], out=part)
+        cover = np.abs(np.arange(low, high, dtype=np.float32) - at[start:stop])
+        np.subtract(half[start:stop], cover, out=cover)
+        np.minimum(np.maximum(cover, 0, out=cover), most[start:stop], out=cover)
+        cover *= weight[start:stop]
+        part = alpha[start:stop, low:high]
+        np.maximum(part, cover, out=part)
 
 
 def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, rough: U8, drawn: list[DrawnLine]) -> None:
@@ -156,8 +158,8 @@ def _arrows(canvas: Canvas, alpha: F32) -> None:
     for s, d, kind in canvas.view.road.arrows:
         outline = _ARROW if kind == "ahead" else _TURN * (1, 1 if kind == "left" else -1)
         uv = view.ground_uv(s + outline[:, 0], d + outline[:, 1] * 1.3)
-        x, _, _ = view.place(s, d)
-        if not 1.5 < float(x) < 70 or float(x) + 4 < 2:
+        x, _, _ = view.place(np.array([s]), np.array([d]))
+        if not 1.5 < float(x[0]) < 70:
             continue
         uv[:, 1] -= view.horizon
         layer = np.zeros(alpha.shape, np.uint8)

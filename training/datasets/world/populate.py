@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.datasets.world import obstacles, signs, sprites, vehicles
+from training.datasets.world import meshes, obstacles, signs, sprites
 from training.datasets.world.dice import clamp, pick
 from training.datasets.world.look import Look
 from training.datasets.world.road import Road
@@ -23,7 +23,7 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
     else:
         things += _country(rng, road, length_m)
     things += _signs(rng, road, length_m)
-    if rng.random() < 0.16:
+    if rng.random() < 0.24:
         things += _obstacles(rng, road, length_m)
     things += _masts(rng, road, length_m)
     for number, thing in enumerate(things):
@@ -32,8 +32,8 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
 
 
 def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float, night: bool = False) -> Thing:
-    name = pick(rng, vehicles.MODELS, _MODEL_ODDS)
-    mesh = vehicles.mesh(name)
+    name = pick(rng, meshes.MODELS, _MODEL_ODDS)
+    mesh = meshes.mesh(name)
     scale = float(rng.uniform(0.93, 1.06))
     return Thing(
         "vehicle", s, d, tuple(v * scale for v in mesh.size_m), mesh.class_name, model=name, scale=scale,  # type: ignore[arg-type]
@@ -166,10 +166,10 @@ def _tree(rng: Rng, s: float, d: float, scale: float = 1.0) -> Thing:
 def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     found: list[Thing] = []
     highway = road.kind == "highway"
-    density = pick(rng, [2, 9, 22, 34], [0.2, 0.35, 0.3, 0.15]) * length_m / 260
+    density = pick(rng, [2, 8, 15, 24], [0.2, 0.35, 0.3, 0.15]) * length_m / 260
     for side, edge in ((1.0, road.outer_left_d), (-1.0, road.outer_right_d)):
-        other = side > 0 and road.other is not None
-        base = (road.other[0][1][0] + 3.0) if other and road.other else edge  # type: ignore[index]
+        base = road.verge_d(side)
+        other = base != edge
         setback = float(rng.uniform(2.0, 9.0)) if not highway else float(rng.uniform(4.0, 14.0))
         for _ in range(int(rng.poisson(density))):
             found.append(_tree(rng, float(rng.uniform(5, length_m)), base + side * (setback + abs(float(rng.normal(0, 9))))))
@@ -190,8 +190,8 @@ def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
             found += _row(style, road, edge + side * float(rng.uniform(0.2, 0.8)), height, color, length_m)
     if rng.random() < (0.2 if highway else 0.06):
         grey = float(rng.uniform(95, 165))
-        found.append(Thing("bridge", float(rng.uniform(25, 160)), 0.0, (float(rng.uniform(9, 24)), 0.0, float(rng.uniform(1.2, 2.4))),
-                           color=(grey, grey, grey)))  # fmt: skip
+        size = (float(rng.uniform(9, 24)), 0.0, float(rng.uniform(1.2, 2.4)))
+        found.append(Thing("bridge", float(rng.uniform(25, 160)), 0.0, size, color=(grey, grey, grey)))
     return found
 
 
@@ -213,12 +213,12 @@ def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     for i, (name, _) in enumerate(names):
         if name == "traffic_light" or (name in ("stop", "yield", "crosswalk") and road.kind == "highway"):
             odds[i] = 0
-    for _ in range(int(rng.poisson(1.7 * max(length_m / 260, 1)))):
+    for _ in range(int(rng.poisson(2.2 * max(length_m / 260, 1)))):
         name, color = pick(rng, names, odds)
         side = -road.side if rng.random() < 0.85 else road.side
         edge = road.outer_right_d if side < 0 else road.outer_left_d
         s = float(rng.uniform(7, min(75.0, length_m))) if length_m < 400 else float(rng.uniform(7, length_m))
-        width, height = signs.FACES[(name, color)]
+        width = signs.FACES[(name, color)][0]
         if name == "direction" and color != "white" and road.kind == "highway" and rng.random() < 0.45:
             found += _gantry(rng, road, s + 25, color)
             continue
@@ -248,8 +248,9 @@ def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
 
 def _sign(rng: Rng, name: str, color: str, s: float, d: float, base: float, scale: float) -> Thing:
     width, height = signs.FACES[(name, color)]
-    return Thing("sign", s, d, (0.1, width * scale, height * scale), name, color, index=int(rng.integers(signs.VARIANTS)), base_m=base,
-                 heading=float(rng.normal(0, 0.12)))  # fmt: skip
+    index = int(rng.integers(signs.VARIANTS))
+    size, turn = (0.1, width * scale, height * scale), float(rng.normal(0, 0.12))
+    return Thing("sign", s, d, size, name, color, index=index, base_m=base, heading=turn)
 
 
 def _gantry(rng: Rng, road: Road, s: float, color: str) -> list[Thing]:
@@ -280,8 +281,8 @@ def _obstacles(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     """Something static on or beside the own carriageway."""
     found: list[Thing] = []
     right, left = min(road.edges[1][1]), road.edges[0][1][0]
-    s = float(rng.uniform(12, 60))
-    kind = pick(rng, ["cone", "barrier", "debris", "fallen_tree", "works"], [0.3, 0.2, 0.16, 0.12, 0.22])
+    s = float(rng.uniform(9, 50))
+    kind = pick(rng, ["cone", "barrier", "debris", "fallen_tree", "works"], [0.24, 0.2, 0.2, 0.14, 0.22])
 
     def put(name: str, at_s: float, at_d: float, scale: float = 1.0) -> None:
         width, height = obstacles.SIZE_M[name]
@@ -292,7 +293,7 @@ def _obstacles(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     toward = 1.0 if side == right else -1.0
     if kind == "debris":
         for _ in range(int(rng.integers(1, 3))):
-            put("debris", s + float(rng.uniform(0, 4)), float(rng.uniform(right, left)), float(rng.uniform(0.6, 1.6)))
+            put("debris", s * 0.6 + float(rng.uniform(0, 4)), float(rng.uniform(right, left)), float(rng.uniform(0.9, 2.2)))
     elif kind == "fallen_tree":
         put("fallen_tree", s, side + toward * float(rng.uniform(-1, 4)), float(rng.uniform(0.7, 1.3)))
     else:

@@ -41,7 +41,7 @@ class Line:
     phase_m: float = 0.0
     partner_dashed: bool = False
 
-    def at(self, s: npt.ArrayLike) -> F64:
+    def at(self, s: F64) -> F64:
         """``d`` at ``s``, metres."""
         return np.asarray(np.interp(s, *self.offset), dtype=np.float64)
 
@@ -111,6 +111,12 @@ class Road:
     def end_m(self) -> float:
         """Last sampled ``s``."""
         return float(self.s[-1])
+
+    def verge_d(self, side: float) -> float:
+        """Where open country begins on a side (+1 left, -1 right): beyond the other carriageway if that lies there."""
+        if self.other is not None and self.other[0][1][0] * side > 0:
+            return side * (max(abs(self.other[0][1][0]), abs(self.other[1][1][0])) + 3.0)
+        return self.outer_left_d if side > 0 else self.outer_right_d
 
     def pose(self, s: float, d: float = 0.0) -> tuple[float, float, float, float, float]:
         """World ``x, y, z``, heading and slope at ``(s, d)``."""

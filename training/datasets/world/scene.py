@@ -104,7 +104,11 @@ def create(seed: int, length_m: float = 200.0) -> World:
     else:
         ego_d, ego_yaw = clamp(rng.normal(0, 0.3), -0.8, 0.8), float(rng.normal(0, 0.01))
     things = [t for t in things if not (abs(t.d - ego_d) < 1.8 and -6 < t.s < 5.5 + t.size_m[0] / 2 and t.label in BOX_CLASSES)]
-    return World(seed, rig, way, mood, lens, things, layers, flanks.sample(rng, way), ego_d, ego_yaw)
+    beside = flanks.sample(rng, way)
+    things = [
+        t for t in things if not (t.art == "building" and any(f.d_m * t.d > 0 and abs(t.d) + 6 > abs(f.d_m) for f in beside))
+    ]
+    return World(seed, rig, way, mood, lens, things, layers, beside, ego_d, ego_yaw)
 
 
 def picture(
@@ -141,7 +145,7 @@ def picture(
     boxes, found_signs, instance = labels.boxes_and_signs(canvas, labelled, owner)
     lanes = labels.lanes(canvas, drawn, owner)
     vehicles_seen = sum(box.class_name in ("car", "truck", "bus", "two_wheeler") for box in boxes)
-    pictures = {}
+    pictures: dict[str, npt.NDArray[np.generic]] = {}
     if masks:
         pictures = {
             "semantic": _semantic(canvas, owner, labelled),
@@ -180,7 +184,17 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
     if not things:
         return []
     table = np.array(
-        [(t.s + t.speed * time_s, t.d + t.drift * time_s, *t.size_m, t.art in _ALONG, 4.0 if t.label else 5.0, _TALL.get(t.art, 0.0)) for t in things]
+        [
+            (
+                t.s + t.speed * time_s,
+                t.d + t.drift * time_s,
+                *t.size_m,
+                t.art in _ALONG,
+                4.0 if t.label else 5.0,
+                _TALL.get(t.art, 0.0),
+            )
+            for t in things
+        ]
     )
     s, d, length, width, height, along, least_px, tall = table.T
     along = along > 0

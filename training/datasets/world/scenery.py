@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
-from training.datasets.world.canvas import BRIDGE, BUILDING, POLE, VEGETATION, WALL, Canvas, fixed
+from training.datasets.world.canvas import (
+    BRIDGE,
+    BUILDING,
+    POLE,
+    VEGETATION,
+    WALL,
+    Canvas,
+    fixed,
+)
 from training.datasets.world.look import Bgr
 from training.datasets.world.things import Spot, Thing
 
@@ -33,7 +41,7 @@ def sky(canvas: Canvas, rng: np.random.Generator) -> None:
     column = (np.array(look.sky_top) * (1 - t) + np.array(look.sky_low) * t).astype(np.float32)
     shift = rng.integers(0, 256, 2)
     if look.cloud <= 0.03:
-        canvas.image[:height] = column.astype(np.uint8)[:, None]
+        cv2.resize(column.astype(np.uint8)[:, None], (width, height), dst=canvas.image[:height], interpolation=cv2.INTER_NEAREST)
         return
     small = (width // 5 + 1, height // 5 + 1)
     part = cv2.resize(textures.clouds()[shift[0] : shift[0] + 200, shift[1] : shift[1] + 256], small).astype(np.float32)

@@ -15,8 +15,17 @@ from training.datasets.world.things import Spot, Thing
 F64 = npt.NDArray[np.float64]
 _TURN = np.linspace(0, 2 * np.pi, 14)[:-1]
 _CIRCLE = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
-_REACH_M = {"vehicle": 70.0, "rider": 40.0, "person": 30.0, "tree": 60.0, "lamp": 35.0, "mast": 35.0, "building": 90.0, "bridge": 150.0}
-Shadow = tuple[F64, bool]  # outline in canvas pixels; whether light falls through it
+_REACH_M = {
+    "vehicle": 70.0,
+    "rider": 40.0,
+    "person": 30.0,
+    "tree": 60.0,
+    "lamp": 35.0,
+    "mast": 35.0,
+    "building": 90.0,
+    "bridge": 150.0,
+}
+Shadow = tuple[npt.NDArray[np.floating], bool]  # outline in canvas pixels; whether light falls through it
 
 
 def outlines(canvas: Canvas, placed: list[tuple[Thing, Spot, Spot | None]], flanks: list[Flank]) -> list[Shadow]:
@@ -74,7 +83,7 @@ def _outline(thing: Thing, spot: Spot, away: F64, stretch: float) -> F64 | None:
                               (-c * a + s * b, -s * a - c * b)])  # fmt: skip
         return np.concatenate([base, base + away * height * 0.8]) if stretch else base
     if thing.art == "bridge":
-        points = np.array([(0, -60.0), (length, -60.0), (length, 60.0), (0, 60.0)]) + (spot.x, 0.0)
+        points = np.array([(0, -60.0), (length, -60.0), (length, 60.0), (0, 60.0)]) + np.array((spot.x, 0.0))
         return points + (away * 5.0 if stretch else 0.0)
     if not stretch:
         return None

@@ -137,7 +137,7 @@ def _light(rng: np.random.Generator, color: str) -> list[U8]:
         shade = lamp if name == color else tuple(c * 0.16 + 14 for c in lamp)
         cv2.circle(picture, (24, 23 + 40 * row), 15, (*shade, 255), -1, cv2.LINE_AA)
         if name == color:
-            cv2.circle(picture, (24, 23 + 40 * row), 8, tuple(min(c * 0.5 + 128, 255.0) for c in lamp) + (255,), -1, cv2.LINE_AA)
+            cv2.circle(picture, (24, 23 + 40 * row), 8, (*(min(c * 0.5 + 128, 255.0) for c in lamp), 255), -1, cv2.LINE_AA)
     return mips(picture)
 
 
@@ -157,6 +157,6 @@ def _board(rng: np.random.Generator, name: str, color: str) -> list[U8]:
             length = int(rng.integers(8, 34))
             cv2.rectangle(picture, (x, y - 6), (min(x + length, w - 34), y + 6), (*ink, 255), -1)
             x += length + 6
-    _fill(picture, np.array([(-4, 16), (-4, 0), (-12, 0), (0, -16), (12, 0), (4, 0), (4, 16)]) + (w - 20, h / 2), ink)
+    _fill(picture, np.array([(-4, 16), (-4, 0), (-12, 0), (0, -16), (12, 0), (4, 0), (4, 16)]) + np.array((w - 20, h / 2)), ink)
     picture[..., :3] = np.where(rng.random((h, w, 1)) < 0.0, 0, picture[..., :3])
     return mips(picture)

@@ -54,12 +54,6 @@ def terrain() -> U8:
 
 
 @lru_cache(maxsize=1)
-def paved_and_soft() -> U8:
-    """`asphalt` and `terrain` in one ``(512, 512, 2)`` picture."""
-    return np.dstack([asphalt(), terrain()])
-
-
-@lru_cache(maxsize=1)
 def blotches() -> U8:
     """Soft blobs over the whole range 0..255: wear of paint, puddles, dapples of light."""
     return np.clip(128 + 62 * fractal(5, 1.0), 0, 255).astype(np.uint8)

@@ -21,8 +21,8 @@ class View:
     """The road as seen from one pose of the ego camera.
 
     Attributes:
-        rows: canvas rows showing ground, top to bottom; row_x, row_s, row_y, row_cos, row_tan: forward distance, ``s`` on the centre
-            line, lateral position of the centre line, cosine and tangent of its heading at those rows.
+        rows: canvas rows showing ground, top to bottom; row_x, row_s, row_y, row_cos, row_tan: forward distance, ``s`` on the
+            centre line, lateral position of the centre line, cosine and tangent of its heading at those rows.
         row_ds: metres of ``s`` that a row covers.
         horizon: first canvas row of ground.
         heading: of the camera's level frame in the world, radians.
@@ -60,15 +60,15 @@ class View:
         self.row_cos, self.row_tan = np.cos(bearing), np.tan(bearing)
         self.row_ds = np.maximum(np.abs(np.gradient(self.row_s)), 0.01) if len(self.rows) > 1 else np.ones(1)
 
-    def clip_row(self, x: npt.ArrayLike) -> F64:
+    def clip_row(self, x: F64) -> F64:
         """Lowest canvas row that is not hidden by nearer ground at forward distance ``x``."""
         return np.asarray(np.interp(x, self._xs, self._envelope), dtype=np.float64)
 
-    def ground_z(self, x: npt.ArrayLike) -> F64:
+    def ground_z(self, x: F64) -> F64:
         """Height of the ground at forward distance ``x``, metres, 0 under the camera."""
         return np.asarray(np.interp(x, self._x, self._z), dtype=np.float64)
 
-    def place(self, s: npt.ArrayLike, d: npt.ArrayLike) -> tuple[F64, F64, F64]:
+    def place(self, s: F64, d: F64) -> tuple[F64, F64, F64]:
         """Level-frame ``x``, ``y`` and heading of the road at ``(s, d)``."""
         bearing = np.interp(s, self._s, self._bearing)
         x = np.interp(s, self._s, self._x) - d * np.sin(bearing)
@@ -91,7 +91,7 @@ class View:
         scale = self.f / x
         return self.cx - y * scale, self.cy + (self.height_m - z) * scale
 
-    def ground_uv(self, s: npt.ArrayLike, d: npt.ArrayLike) -> F64:
+    def ground_uv(self, s: F64, d: F64) -> F64:
         """Canvas pixels ``(N, 2)`` of points on the ground at ``(s, d)``."""
         x, y, _ = self.place(s, d)
         return self.project(np.column_stack([x, y, self.ground_z(x)]))
