@@ -1,5 +1,7 @@
 """The pixel tensor: the same as transformers' own processor gives, and a way back that is exact."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
