@@ -51,7 +51,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _world(name: str, which: str, size: str, limit: int | None) -> Source:
+def _world(name: str, which: str, size: str, limit: int | None, masks: bool) -> Source:
     from training.datasets import world
 
     size_wh = parse_size(size)
@@ -64,10 +64,10 @@ def _world(name: str, which: str, size: str, limit: int | None) -> Source:
     else:
         raise ConfigError(f"--dataset {name}: expected world:test, world:val or world:FIRST-LAST")
     seeds = seeds[:limit]
-    return Source(name, [f"world:{seed}" for seed in seeds], lambda index: world.render(seeds[index], size_wh))
+    return Source(name, [f"world:{seed}" for seed in seeds], lambda index: world.render(seeds[index], size_wh, masks=masks))
 
 
-def open_source(name: str, split: str = "test", size: str = "448x252", limit: int | None = None) -> Source:
+def open_source(name: str, split: str = "test", size: str = "448x252", limit: int | None = None, masks: bool = False) -> Source:
     """The data set of a name.
 
     Args:
@@ -75,6 +75,7 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
         split: part of a ``KIND:PATH`` data set.
         size: WIDTHxHEIGHT of the world's pictures, pixels.
         limit: only the first N pictures.
+        masks: also the world's label pictures (other readers give what they have).
 
     Raises:
         ConfigError: unknown kind, missing path, empty data set, or a limit below 1.
@@ -83,7 +84,7 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit: expected 1 or more, got {limit}")
     if kind == "world":
-        source = _world(name, rest, size, limit)
+        source = _world(name, rest, size, limit, masks)
     else:
         if not kind.isidentifier() or importlib.util.find_spec(f"training.datasets.{kind}") is None:
             raise ConfigError(f"--dataset {name}: there is no reader for {kind!r} in training/datasets")
@@ -93,7 +94,8 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
             raise ConfigError(f"--dataset {name}: {path} does not exist")
         samples: Sequence[Sample] = module.open_samples(path, split)
         count = len(samples) if limit is None else min(limit, len(samples))
-        keys = [str(samples[i].meta.get("source") or f"{kind}:{i}") for i in range(count)]
+        known = getattr(samples, "keys", None)  # readers that can name their pictures without opening them
+        keys = list(known[:count]) if known else [str(samples[i].meta.get("source") or f"{kind}:{i}") for i in range(count)]
         source = Source(name, keys, samples.__getitem__)
     if not len(source):
         raise ConfigError(f"--dataset {name}: no pictures in it")

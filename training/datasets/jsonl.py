@@ -53,7 +53,7 @@ def open_samples(path: Path, split: str = "all") -> SampleList:
             found += entries if split in ("all", file.stem) else []
         else:
             found += by_sequence(entries, split)
-    return SampleList("jsonl", TERMS, found, _labels)
+    return SampleList("jsonl", TERMS, found, _labels, prefix=False)
 
 
 def _found(file: Path, number: int, record: Any) -> Found:
@@ -117,8 +117,9 @@ def labels_of(record: Mapping[str, Any], image: ImageBgr, root: Path) -> Labels:
     ]
     masks = {}
     for name, relative in record.get("masks", {}).items():
-        masks[name] = read_mask(root / relative)
+        masks[name] = read_mask(root / relative, wide=True)
         same_size(image, masks[name], root / relative)
+    meta = {**record.get("meta", {}), **({"split": record["split"]} if "split" in record else {})}
     return Labels(
         known,
         tuple(lanes),
@@ -127,7 +128,7 @@ def labels_of(record: Mapping[str, Any], image: ImageBgr, root: Path) -> Labels:
         tuple(signs),
         dict(record.get("scene", {})),
         masks,
-        dict(record.get("meta", {})),
+        meta,
     )
 
 

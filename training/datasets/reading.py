@@ -31,7 +31,8 @@ class Found:
     """A picture that was found and not opened.
 
     Attributes:
-        name: path below the data set's root; unique; becomes ``meta["source"]`` as ``KIND:NAME``.
+        name: path below the data set's root; unique; becomes ``meta["source"]``, as ``KIND:NAME`` unless it bears its prefix
+            already.
         sequence: the drive or clip that it belongs to; pictures of one sequence never go to different splits.
         image: the picture's file.
         label: whatever the reader needs to make its labels: a path, or a record already read.
@@ -74,11 +75,13 @@ class SampleList(Sequence[Sample]):
         found: Iterable[Found],
         label: Callable[[Found, ImageBgr], Labels],
         skipped: Iterable[tuple[str, str]] = (),
+        prefix: bool = True,
     ) -> None:
         self.kind, self.terms = kind, terms
         self._found, self._label = list(found), label
         self.skipped = list(skipped)
-        self.keys = [f"{kind}:{item.name}" for item in self._found]
+        self._prefix = f"{kind}:" if prefix else ""
+        self.keys = [self._prefix + item.name for item in self._found]
         self.sequences = [item.sequence for item in self._found]
         twice = len(self.keys) - len(set(self.keys))
         if twice:
@@ -95,7 +98,7 @@ class SampleList(Sequence[Sample]):
 
     def __getitem__(self, index: int | slice) -> Sample | SampleList:
         if isinstance(index, slice):
-            return SampleList(self.kind, self.terms, self._found[index], self._label, self.skipped)
+            return SampleList(self.kind, self.terms, self._found[index], self._label, self.skipped, bool(self._prefix))
         item = self._found[index]
         image = read_image(item.image)
         where = item.label if isinstance(item.label, Path) else item.image
@@ -115,7 +118,7 @@ class SampleList(Sequence[Sample]):
             if getattr(labels, kind) and kind not in labels.known:
                 raise InputError(f"{item.name}: has {kind}, which the {self.kind} reader does not declare as known")
         meta = {
-            "source": f"{self.kind}:{item.name}",
+            "source": self._prefix + item.name,
             "dataset": self.kind,
             "sequence": item.sequence,
             "image_path": str(item.image),
@@ -138,12 +141,12 @@ def read_image(path: Path) -> ImageBgr:
     return image
 
 
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """A label picture as it is stored: ``(H, W)`` or ``(H, W, 3)`` (BGR) uint8."""
+def read_mask(path: Path, wide: bool = False) -> npt.NDArray[np.uint8]:
+    """A label picture as it is stored: ``(H, W)`` or ``(H, W, 3)`` (BGR) uint8; with ``wide`` uint16 too."""
     mask = _decode(path, cv2.IMREAD_UNCHANGED)
     if mask.ndim == 3 and mask.shape[2] == 4:
         mask = mask[:, :, :3]
-    if mask.dtype != np.uint8:
+    if mask.dtype != np.uint8 and not (wide and mask.dtype == np.uint16):
         raise InputError(f"{path}: expected an 8-bit label picture, got {mask.dtype}")
     return mask
 

@@ -33,7 +33,7 @@ def test_round_trip(tmp_path):
     write(tmp_path / "masks/a.png", np.full((180, 320), 3, np.uint8))
     dump(tmp_path / "samples.jsonl", masks={"semantic": "masks/a.png"})
     samples = jsonl.open_samples(tmp_path)
-    assert samples.keys == ["jsonl:x:1"] and samples.sequences == ["drive"]
+    assert samples.keys == ["x:1"] and samples.sequences == ["drive"]
     back = samples[0]
     assert (back.image_bgr == SAMPLE.image_bgr).all()
     assert np.allclose(back.lanes[0].points_px, SAMPLE.lanes[0].points_px, atol=0.006) and back.lanes[0].color == "yellow"

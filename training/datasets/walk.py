@@ -1,0 +1,112 @@
+"""Going through a data set picture by picture, in one or more processes; a bad picture is an entry of the report, not the end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import cv2
+from tqdm import tqdm
+
+from getok_drive.errors import ConfigError, GetokError
+from training.samples import Sample
+from training.sources import open_source
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """An opened data set and how to open it again in another process.
+
+    Attributes:
+        name: ``KIND:PATH`` or ``world:WHICH``.
+        split: part of it.
+        size: WIDTHxHEIGHT of the driving world's pictures.
+        keys: a name for each picture.
+        read: the sample at an index.
+        skipped: ``(name, reason)`` of what the reader left out.
+    """
+
+    name: str
+    split: str
+    size: str
+    keys: Sequence[str]
+    read: Callable[[int], Sample]
+    skipped: Sequence[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def open_dataset(name: str, split: str = "all", size: str = "448x252", limit: int | None = None) -> Dataset:
+    """A data set by name; see `training.sources.open_source` for names, limits and errors."""
+    source = open_source(name, split, size, limit)
+    samples = getattr(source.read, "__self__", None)
+    return Dataset(name, split, size, list(source.keys), source.read, list(getattr(samples, "skipped", ())))
+
+
+_worker: tuple[Dataset, Callable[[int, str, Sample], Any]] | None = None
+
+
+def _start(name: str, split: str, size: str, limit: int, work: Callable[[int, str, Sample], Any]) -> None:
+    global _worker
+    cv2.setNumThreads(1)
+    _worker = open_dataset(name, split, size, limit), work
+
+
+def _one(index: int) -> tuple[int, Any, str | None]:
+    assert _worker is not None
+    dataset, work = _worker
+    try:
+        return index, work(index, dataset.keys[index], dataset.read(index)), None
+    except GetokError as error:
+        return index, None, str(error)
+
+
+def walk(
+    dataset: Dataset,
+    work: Callable[[int, str, Sample], Result],
+    jobs: int = 1,
+    title: str = "",
+    indices: Sequence[int] | None = None,
+) -> Iterator[tuple[str, Any, str | None]]:
+    """What ``work(index, key, sample)`` returns for every picture, in order.
+
+    Args:
+        dataset: what to go through.
+        work: a function that can be pickled when ``jobs`` is above 1: a module's own function, or a `functools.partial` of one.
+        jobs: number of processes.
+        title: of the progress bar.
+        indices: only these pictures.
+
+    Yields:
+        ``(key, result, None)``, or ``(key, None, reason)`` for a picture that could not be read.
+
+    Raises:
+        ConfigError: ``jobs`` below 1.
+    """
+    global _worker
+    if jobs < 1:
+        raise ConfigError(f"--jobs: expected 1 or more, got {jobs}")
+    todo = range(len(dataset)) if indices is None else indices
+    bar = tqdm(total=len(todo), desc=title, unit="picture", disable=not sys.stderr.isatty())
+    try:
+        if jobs == 1:
+            _worker = dataset, work
+            results: Iterator[tuple[int, Any, str | None]] = map(_one, todo)
+            for index, result, error in results:
+                yield dataset.keys[index], result, error
+                bar.update()
+        else:
+            start = (dataset.name, dataset.split, dataset.size, len(dataset), work)
+            with multiprocessing.get_context("spawn").Pool(jobs, _start, start) as pool:
+                for index, result, error in pool.imap(_one, todo, chunksize=4):
+                    yield dataset.keys[index], result, error
+                    bar.update()
+    finally:
+        _worker = None
+        bar.close()
