@@ -40,8 +40,15 @@ class Camera:
         self.stamps: list[int] = []
 
     def connected(self) -> Camera:
-        self.ros.wait(lambda: self.publisher.get_subscription_count() > 0, what=f"subscription of {self.name}")
-        time.sleep(0.1)  # the reader's side of the match
+        """Waits until the node's subscription is there, with the reliability that it settles on."""
+        topic, reliability = self.publisher.topic_name, self.publisher.qos_profile.reliability
+
+        def settled() -> bool:
+            found = self.ros.node.get_subscriptions_info_by_topic(topic)
+            return self.publisher.get_subscription_count() > 0 and [i.qos_profile.reliability for i in found] == [reliability]
+
+        self.ros.wait(settled, what=f"subscription of {self.name}")
+        time.sleep(0.2)  # the reader's side of the match
         return self
 
     def send(self, stamp: int | None = None, **changes: Any) -> int:
