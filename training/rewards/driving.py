@@ -1,0 +1,380 @@
+r"""Rewards of a driving scene, from the token ids that the model wrote: placement (propose turn) and movement (refine turn).
+
+Everything is measured with the project's own metrics (`training.metrics`), so that what is rewarded is what is reported:
+
+| reward | measures |
+|---|---|
+| lane_f1 | F1 of CULane's metric, mean over `RewardSettings.lane_thresholds` |
+| lane_closeness | matched lanes' mean of clip(1 - distance / lane_limit, 0, 1), over max(P, G): dense where F1 is still 0 |
+| polygon_iou | IoU of the united drivable areas |
+| detection_f1 | class-aware F1 of boxes at IoU `box_threshold` |
+| box | IoU and corner L1 (eq. 6, 8) of matched boxes of one class, over max(P, G), in pixels of 840 x 840 |
+| sign_hits | class-aware F1 of sign points within 2 % of the width |
+| non_repetition | share of elements that do not repeat an earlier one of their kind |
+| format | 1 if nothing that was written had to be dropped and no budget cut it short |
+| point_refinement | eq. 13 over lane, outline and sign points, see below |
+| lane_gain, polygon_gain | the paper's mask IoU gain: `movement.relative_gain` of the lanes' stroke IoU, of the area's IoU |
+| box_refinement | `movement.box_refinement` |
+
+Equation 13 needs a mask that a point is in or not. A lane's is its stroke (half of CULane's 30 px on either side), a sign's the
+disc of its metric, an area's vertices belong on its outline, drawn as wide as a lane. Distances to curves replace drawn masks:
+I = distance <= radius. What no offset could have reached (N_3x3 in the paper) is further than radius + reach, where the reach is
+the offsets' greatest total along the diagonal. An element is held against the label that is nearest to its *proposal* (one to
+one, within `lane_limit`); without one, its points should be deleted.
+
+Which labels are right for the propose turn is the caller's choice: cells cannot express what lies between, so `training.grpo`
+hands over labels at their cells' centres, where a perfect proposal earns 1.
+
+Kinds that the data set does not label are NaN. A picture without an element of a kind, rightly left empty, earns 1; an empty
+answer where there is something to find earns 0 for it, and for not repeating itself. Writing every cell loses F1, IoU and
+non-repetition; repeating one element loses F1 (one to one matching) and non-repetition.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from getok_drive.tokens.codec import cell_centers, decode_points, norm_to_px
+from getok_drive.tokens.limits import Limits
+from getok_drive.tokens.parsing import parse
+from getok_drive.tokens.reading import Answer, Proposed, read_proposal, read_refinement
+from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, OFFSET_ROUNDS, SIGN_CLASSES, TOKENS
+from getok_drive.types import Scene
+from training.metrics import culane
+from training.metrics.assignment import assign_within
+from training.metrics.detection import Boxes, box_ious, detection_counts_by_class
+from training.metrics.drivable import region_row
+from training.metrics.points import SIGN_RADIUS, point_counts_by_class
+from training.metrics.polylines import distances_to_line, lane_distances
+from training.rewards.matching import BoolArray, FloatArray, match
+from training.rewards.movement import box_refinement, point_scores, relative_gain
+from training.rewards.placement import box_reward, format_reward
+from training.rewards.settings import RewardSettings, weighted
+from training.samples import Sample
+
+NAN = float("nan")
+PAPER_SIZE_WH = (840, 840)  # where the paper's tau_l1 of 18 px holds
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What was written for one picture, and its labels.
+
+    Attributes:
+        labels: picture and labels; only its ``known`` kinds are judged.
+        propose_ids: local token ids of the proposal.
+        refine_ids: local ids of the refinement; None for the propose turn alone.
+        truncated: whether a budget cut the answer short.
+        rounds: offset rounds of the model.
+        limits: greatest numbers of elements and points.
+    """
+
+    labels: Sample
+    propose_ids: Sequence[int]
+    refine_ids: Sequence[int] | None = None
+    truncated: bool = False
+    rounds: int = OFFSET_ROUNDS
+    limits: Limits | None = None
+
+    def scene(self) -> Scene:
+        """The scene that the ids mean, in pixels of the labels' picture."""
+        size_wh = self.labels.size_wh
+        lanes, areas, boxes, signs, report = parse(
+            self.propose_ids, self.refine_ids, size_wh=size_wh, rounds=self.rounds, limits=self.limits
+        )
+        return Scene(size_wh, lanes, areas, boxes, signs, truncated=self.truncated, report=report)
+
+
+def f1(counts: FloatArray) -> float:
+    """F1 of (TP, FP, FN); 1 where there is nothing to find and nothing was found."""
+    tp, fp, fn = (float(value) for value in counts)
+    return 2.0 * tp / (2.0 * tp + fp + fn) if tp + fp + fn else 1.0
+
+
+# --- one reward each -------------------------------------------------------------------------------------------------
+
+
+def lane_f1(labels: Sample, scene: Scene, thresholds: Sequence[float]) -> float:
+    """Mean over the thresholds of the picture's CULane F1."""
+    truth, predicted = [lane.points_px for lane in labels.lanes], [lane.points_px for lane in scene.lanes]
+    counts = culane.culane_counts(truth, predicted, labels.size_wh, thresholds)
+    return float(np.mean([f1(row) for row in counts.astype(np.float64)]))
+
+
+def lane_closeness(labels: Sample, scene: Scene, limit: float) -> float:
+    """Mean closeness of lanes matched within ``limit`` of the width; surplus and missed lanes count 0."""
+    truth, predicted = [lane.points_px for lane in labels.lanes], [lane.points_px for lane in scene.lanes]
+    if not truth and not predicted:
+        return 1.0
+    distances = lane_distances(truth, predicted)
+    limit_px = limit * labels.size_wh[0]
+    rows, columns = assign_within(distances, limit_px)
+    return float((1.0 - distances[rows, columns] / limit_px).sum() / max(len(truth), len(predicted)))
+
+
+def polygon_iou(labels: Sample, scene: Scene) -> float:
+    """IoU of the united drivable areas."""
+    areas = [[area.polygon_px for area in where.drivable] for where in (labels, scene)]
+    return float(region_row(areas[0], areas[1], labels.size_wh)[4])
+
+
+def detection_f1(labels: Sample, scene: Scene, threshold: float, min_height: float) -> float:
+    """Class-aware F1 of the boxes."""
+    truth, predicted = (
+        Boxes.of([b.xyxy_px for b in boxes], [b.class_name for b in boxes], [b.confidence for b in boxes])
+        for boxes in (labels.boxes, scene.boxes)
+    )
+    limit_px = min_height * labels.size_wh[1]
+    return f1(detection_counts_by_class(truth, predicted, BOX_CLASSES, threshold, limit_px).sum(axis=0))
+
+
+def box_closeness(labels: Sample, scene: Scene, l1_scale_px: float) -> float:
+    """`placement.box_reward` of boxes matched one to one within their class, by IoU + corner L1 in the paper's picture."""
+    if not labels.boxes and not scene.boxes:
+        return 1.0
+    scale = np.tile(np.divide(PAPER_SIZE_WH, labels.size_wh), 2)
+    own, truth = (
+        np.array([b.xyxy_px for b in boxes], dtype=np.float64).reshape(-1, 4) * scale for boxes in (scene.boxes, labels.boxes)
+    )
+    same = [[p.class_name == g.class_name for g in labels.boxes] for p in scene.boxes]
+    corners = np.clip(1.0 - np.abs(own[:, None] - truth[None]).mean(axis=2) / l1_scale_px, 0.0, 1.0)
+    p, g = match(np.where(np.array(same, dtype=bool).reshape(corners.shape), box_ious(own, truth) + corners, 0.0))
+    return box_reward(own[p], truth[g], max(len(own), len(truth)), l1_scale_px)
+
+
+def sign_hits(labels: Sample, scene: Scene) -> float:
+    """Class-aware F1 of the sign points."""
+    truth, predicted = ([s.point_px for s in where.signs] for where in (labels, scene))
+    classes = [s.class_name for s in labels.signs], [s.class_name for s in scene.signs]
+    radius_px = SIGN_RADIUS * labels.size_wh[0]
+    return f1(point_counts_by_class(truth, classes[0], predicted, classes[1], SIGN_CLASSES, radius_px).sum(axis=0))
+
+
+def non_repetition(labels: Sample, scene: Scene, settings: RewardSettings) -> float:
+    """Share of the elements that do not repeat an earlier one of their kind; an empty scene: 1 if it should be empty, else 0.
+
+    A box repeats another by IoU, lanes and signs by distance (signs of one class), an area by IoU of its bounding box.
+    """
+    count = scene.elements
+    if not count:
+        return float(not (labels.lanes or labels.drivable or labels.boxes or labels.signs))
+    near_px = settings.duplicate_distance * labels.size_wh[0]
+    lanes = [lane.points_px for lane in scene.lanes]
+    hulls = np.array([[*a.polygon_px.min(axis=0), *a.polygon_px.max(axis=0)] for a in scene.drivable]).reshape(-1, 4)
+    boxes = np.array([box.xyxy_px for box in scene.boxes]).reshape(-1, 4)
+    signs = np.array([sign.point_px for sign in scene.signs], dtype=np.float64).reshape(-1, 2)
+    words = np.array([sign.class_name for sign in scene.signs], dtype=object)
+    same_sign = (np.linalg.norm(signs[:, None] - signs[None], axis=2) <= near_px) & (words[:, None] == words[None])
+    alike = (
+        lane_distances(lanes, lanes) <= near_px,
+        box_ious(hulls, hulls) >= settings.duplicate_iou,
+        box_ious(boxes, boxes) >= settings.duplicate_iou,
+        same_sign,
+    )
+    repeated = sum(int(np.tril(pairs, -1).any(axis=1).sum()) for pairs in alike if pairs.size)
+    return 1.0 - repeated / count
+
+
+# --- placement -------------------------------------------------------------------------------------------------------
+
+
+def driving_placement(batch: Sequence[Completion], settings: RewardSettings | None = None) -> list[dict[str, float]]:
+    """Rewards of proposed scenes (or of refined ones, where `Completion.refine_ids` is given), with ``overall``."""
+    settings = settings or RewardSettings()
+    return [weighted(_placement(item, settings), settings.driving_placement) for item in batch]
+
+
+def _placement(item: Completion, settings: RewardSettings) -> dict[str, float]:
+    labels, scene = item.labels, item.scene()
+    return {
+        "format": format_reward(not item.truncated and not scene.report.dropped),
+        "non_repetition": non_repetition(labels, scene, settings),
+        **_scene_rewards(labels, scene, settings),
+        "lane_closeness": lane_closeness(labels, scene, settings.lane_limit) if "lanes" in labels.known else NAN,
+        "box": box_closeness(labels, scene, settings.l1_scale_px) if "boxes" in labels.known else NAN,
+    }
+
+
+def _scene_rewards(labels: Sample, scene: Scene, settings: RewardSettings) -> dict[str, float]:
+    known = labels.known
+    return {
+        "lane_f1": lane_f1(labels, scene, settings.lane_thresholds) if "lanes" in known else NAN,
+        "polygon_iou": polygon_iou(labels, scene) if "drivable" in known else NAN,
+        "detection_f1": (
+            detection_f1(labels, scene, settings.box_threshold, settings.box_min_height) if "boxes" in known else NAN
+        ),
+        "sign_hits": sign_hits(labels, scene) if "signs" in known else NAN,
+    }
+
+
+# --- movement --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One proposed element before and after its answers, in pixels of the labels' picture.
+
+    Attributes:
+        kind: ``lane``, ``drivable``, ``box`` or ``sign``.
+        word: its class or type.
+        before_px: ``(N, 2)`` cells' centres.
+        after_px: ``(N, 2)``; a deleted point's place is its cell's centre and has no meaning.
+        deleted: ``(N,)``.
+    """
+
+    kind: str
+    word: str
+    before_px: FloatArray
+    after_px: FloatArray
+    deleted: BoolArray
+
+    @property
+    def kept_px(self) -> FloatArray:
+        """The points that are left."""
+        return self.after_px[~self.deleted]
+
+
+def moved_elements(item: Completion) -> list[Moved]:
+    """The elements of a proposal with what the refinement answered, point for point."""
+    proposed, _ = read_proposal(item.propose_ids, item.limits or Limits(), Counter())
+    anchors = [cell for element in proposed for cell in element.cells]
+    answers = read_refinement(item.refine_ids or (), anchors, item.rounds, Counter())
+    size_wh, result, at = item.labels.size_wh, [], 0
+    for element in proposed:
+        own = answers[at : at + len(element.cells)]
+        at += len(element.cells)
+        result.append(_moved(element, own, item.rounds, size_wh))
+    return result
+
+
+def _moved(element: Proposed, answers: Sequence[Answer], rounds: int, size_wh: tuple[int, int]) -> Moved:
+    before, after = cell_centers(element.cells), cell_centers(element.cells)
+    for k, answer in enumerate(answers):
+        if answer.offsets:
+            after[k] = decode_points([element.cells[k]], [answer.offsets])[0]
+    word = TOKENS[element.head[1]][1:-1] if len(element.head) > 1 else ""
+    deleted = np.array([answer.deleted for answer in answers], dtype=bool)
+    return Moved(element.kind, word, norm_to_px(before, size_wh), norm_to_px(after, size_wh), deleted)
+
+
+def driving_movement(batch: Sequence[Completion], settings: RewardSettings | None = None) -> list[dict[str, float]]:
+    """Rewards of refinements, with ``overall``; NaN for what the picture has nothing of.
+
+    Raises:
+        ValueError: a completion without a refinement.
+    """
+    settings = settings or RewardSettings()
+    if any(item.refine_ids is None for item in batch):
+        raise ValueError("driving_movement: a completion has no refine_ids; give [] for an empty refinement")
+    return [weighted(_movement(item, settings), settings.driving_movement) for item in batch]
+
+
+def _movement(item: Completion, settings: RewardSettings) -> dict[str, float]:
+    labels, elements = item.labels, moved_elements(item)
+    scene, unmoved = item.scene(), replace(item, refine_ids=None).scene()
+    return {
+        "format": format_reward(not item.truncated and not scene.report.dropped),
+        "point_refinement": _point_refinement(labels, elements, item.rounds, settings),
+        "lane_gain": _lane_gain(labels, elements, settings),
+        "polygon_gain": _polygon_gain(labels, scene, unmoved, settings.gain_floor),
+        "box_refinement": _box_refinement(labels, elements, settings),
+        **_scene_rewards(labels, scene, settings),
+    }
+
+
+def _nearest_lanes(labels: Sample, lanes: Sequence[Moved], limit: float) -> dict[int, int]:
+    """The label of each proposed lane that has one."""
+    distances = lane_distances([lane.points_px for lane in labels.lanes], [lane.before_px for lane in lanes])
+    rows, columns = assign_within(distances, limit * labels.size_wh[0])
+    return dict(zip(columns.tolist(), rows.tolist(), strict=True))
+
+
+def _point_refinement(labels: Sample, elements: Sequence[Moved], rounds: int, settings: RewardSettings) -> float:
+    """Mean of eq. 13 over the points of lanes, outlines and signs of the labelled kinds."""
+    width_px = labels.size_wh[0]
+    reach_px = float(np.hypot(*labels.size_wh)) * (1.0 - 0.5**rounds) / GRID_SIZE
+    scores: list[FloatArray] = []
+
+    def score(element: Moved, curves: Sequence[npt.ArrayLike], radius_px: float) -> None:
+        def distance(points_px: FloatArray) -> FloatArray:
+            each = [distances_to_line(points_px, curve) for curve in curves]
+            return np.min(each, axis=0) if each else np.full(len(points_px), np.inf)
+
+        before = distance(element.before_px)
+        scores.append(
+            point_scores(
+                before <= radius_px, distance(element.after_px) <= radius_px, element.deleted, before > radius_px + reach_px
+            )
+        )
+
+    lanes = [element for element in elements if element.kind == "lane"]
+    if "lanes" in labels.known:
+        label_of = _nearest_lanes(labels, lanes, settings.lane_limit)
+        for k, lane in enumerate(lanes):
+            score(lane, [labels.lanes[label_of[k]].points_px] if k in label_of else [], settings.lane_radius * width_px)
+    if "drivable" in labels.known:
+        outlines = [np.concatenate([a.polygon_px, a.polygon_px[:1]]).astype(np.float64) for a in labels.drivable]
+        for element in elements:
+            if element.kind == "drivable":
+                score(element, outlines, settings.lane_radius * width_px)
+    if "signs" in labels.known:
+        for element in elements:
+            if element.kind == "sign":
+                points = [np.reshape(s.point_px, (1, 2)) for s in labels.signs if s.class_name == element.word]
+                score(element, points, SIGN_RADIUS * width_px)
+    return float(np.concatenate(scores).mean()) if scores else NAN
+
+
+def _lane_gain(labels: Sample, elements: Sequence[Moved], settings: RewardSettings) -> float:
+    """Mean relative gain of stroke IoU over the lanes; one without a label: 1 if it was deleted, else 0."""
+    lanes = [element for element in elements if element.kind == "lane"]
+    if "lanes" not in labels.known or not lanes:
+        return NAN
+    label_of = _nearest_lanes(labels, lanes, settings.lane_limit)
+    gains = []
+    for k, lane in enumerate(lanes):
+        if k not in label_of:
+            gains.append(float(len(lane.kept_px) < 2))
+            continue
+        truth, sizes = [labels.lanes[label_of[k]].points_px], (labels.size_wh, culane.PICTURE_WH)
+        before, after = culane.stroke_ious(
+            [culane.scale_points(truth[0], *sizes)], [culane.scale_points(p, *sizes) for p in (lane.before_px, lane.kept_px)]
+        )[0]
+        gains.append(float(relative_gain(before, after, settings.gain_floor)))
+    return float(np.mean(gains))
+
+
+def _polygon_gain(labels: Sample, scene: Scene, unmoved: Scene, floor: float) -> float:
+    if "drivable" not in labels.known or not unmoved.drivable:
+        return NAN
+    return float(relative_gain(polygon_iou(labels, unmoved), polygon_iou(labels, scene), floor))
+
+
+def _box_refinement(labels: Sample, elements: Sequence[Moved], settings: RewardSettings) -> float:
+    """Mean of `movement.box_refinement` over the boxes; labels by eq. 9 (whatever their class) of the proposal."""
+    boxes = [element for element in elements if element.kind == "box"]
+    if "boxes" not in labels.known or not boxes:
+        return NAN
+    half_cell = 0.5 / GRID_SIZE * np.array(labels.size_wh)
+    before, after = (np.stack([_xyxy(points, half_cell) for points in side]) for side in zip(
+        *[(b.before_px, b.after_px) for b in boxes], strict=True
+    ))  # fmt: skip
+    truth = np.array([b.xyxy_px for b in labels.boxes], dtype=np.float64).reshape(-1, 4)
+    scale = np.tile(np.divide(PAPER_SIZE_WH, labels.size_wh), 2)
+    corners = np.abs((before[:, None] - truth[None]) * scale).mean(axis=2)
+    p, g = match(box_ious(before, truth) + np.clip(1.0 - corners / settings.l1_scale_px, 0.0, 1.0))
+    label = np.full((len(boxes), 4), np.nan)
+    label[p] = truth[g]
+    gone = np.array([bool(b.deleted.any()) for b in boxes])
+    return float(box_refinement(before, after, gone, label, settings.gain_floor).mean())
+
+
+def _xyxy(corners_px: FloatArray, half_cell_px: FloatArray) -> FloatArray:
+    """Two corners as a box; where an axis has no extent it takes the cell's own, as the parser does for unrefined boxes."""
+    same = corners_px[0] >= corners_px[1]
+    return np.concatenate([corners_px[0] - half_cell_px * same, corners_px[1] + half_cell_px * same])
