@@ -49,7 +49,7 @@ def export(
     checkpoint: Path,
     out: Path,
     name: str = "nano",
-    image_size_wh: tuple[int, int] = (448, 252),
+    image_size_wh: tuple[int, int] | None = None,
     calibration: Mapping[str, CalibrationSpec] | None = None,
     training: Sequence[TrainingData] = (WORLD_TERMS,),
 ) -> Bundle:
@@ -59,7 +59,7 @@ def export(
         checkpoint: folder of `training.sft` (ordinary transformers files).
         out: the bundle's folder; an older bundle there is replaced as a whole.
         name: the bundle's name.
-        image_size_wh: the one input size.
+        image_size_wh: the one input size; by default that of the last training stage.
         calibration: of the confidences, by element kind; by default none.
         training: what the model was trained on.
 
@@ -72,6 +72,7 @@ def export(
     if out.exists() and any(out.iterdir()) and not (out / CONTRACT).is_file():
         raise ConfigError(f"{out} exists and is no bundle; choose another folder or empty it")
     model, tokenizer = load_checkpoint(checkpoint)
+    image_size_wh = image_size_wh or _trained_size_wh(checkpoint)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(parameter.half().float())
@@ -179,10 +180,29 @@ def _prompt(tokenizer: PreTrainedTokenizerFast) -> PromptSpec:
     return PromptSpec(prompts.prompt_hash(), *parts)
 
 
+def _trained_size_wh(checkpoint: Path) -> tuple[int, int]:
+    """The image size that `training.sft` noted in the checkpoint."""
+    path = checkpoint / "training.json"
+    try:
+        width, height = json.loads(path.read_text(encoding="utf-8"))["image_size_wh"]
+        return int(width), int(height)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: no image_size_wh ({error!r}); say which size the model was trained at: --image-size WxH"
+        ) from error
+
+
 def _git_commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return result.stdout.strip() or "unknown"
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f"--image-size {text!r}: expected WxH, such as 448x252")
+    return int(width), int(height)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,15 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="folder written by training.sft")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--name", default="nano", help="the bundle's name (default: %(default)s)")
-    parser.add_argument("--image-size", default="448x252", metavar="WxH", help="the one input size (default: %(default)s)")
+    parser.add_argument("--image-size", metavar="WxH", help="the one input size (default: that of the last training stage)")
     parser.add_argument("--calibration", type=Path, help="calibration.json of training.evaluate --fit-calibration")
     options = parser.parse_args(arguments)
     try:
-        width, _, height = options.image_size.partition("x")
-        if not (width.isdigit() and height.isdigit()):
-            raise ConfigError(f"--image-size {options.image_size!r}: expected WxH, such as 448x252")
+        size_wh = _parse_size(options.image_size) if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
-        bundle = export(options.checkpoint, options.out, options.name, (int(width), int(height)), calibration)
+        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

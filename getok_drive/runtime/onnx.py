@@ -15,6 +15,7 @@ from getok_drive.runtime.backend import Geometry, check_room, conversation_posit
 from getok_drive.types import FloatArray
 
 FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
+LEAST_VERSION = (1, 20)  # before, GroupQueryAttention gave wrong results for several tokens after a cache, without a word
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
@@ -59,6 +60,8 @@ class OnnxBackend:
     name = "onnx"
 
     def __init__(self, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0) -> None:
+        if tuple(int(part) for part in ort.__version__.split(".")[:2]) < LEAST_VERSION:
+            raise BackendError(f"onnx backend: onnxruntime {ort.__version__} is too old; pip install 'onnxruntime>=1.20'")
         for file in FILES:
             if not (folder / file).is_file():
                 raise BackendError(f"onnx backend: {folder / file} is missing; export the bundle with python -m training.export")

@@ -14,6 +14,7 @@ from getok_drive.types import Box, FloatArray, ImageBgr, Lane, Scene, Sign
 Color = tuple[int, int, int]  # BGR, 0..255
 
 LEAST_WIDTH_PX = 960  # smaller pictures are enlarged, so that labels stay legible
+MOST_PIXELS = 1 << 24  # larger ones are reduced
 LANE_COLORS: dict[str, Color] = {"solid": (255, 180, 30), "dashed": (60, 220, 120), "double": (220, 80, 235)}
 PAINT_COLORS: dict[str, Color] = {"white": (255, 255, 255), "yellow": (40, 215, 255)}
 DRIVABLE_COLOR: Color = (110, 190, 60)
@@ -43,15 +44,19 @@ def draw(image_bgr: ImageBgr, scene: Scene, labels: bool = True) -> ImageBgr:
         labels: whether to write classes, confidences and the line at the bottom.
 
     Returns:
-        ``(H', W', 3)``; the image's size, or a whole multiple where it is narrower than ``LEAST_WIDTH_PX``.
+        ``(H', W', 3)``; the image's size, or a whole multiple where it is narrower than ``LEAST_WIDTH_PX``, or less where it
+        has more than ``MOST_PIXELS``.
     """
-    factor = max(1, math.ceil(LEAST_WIDTH_PX / image_bgr.shape[1]))
-    if image_bgr.shape[0] * image_bgr.shape[1] * factor * factor > 1 << 25:
-        factor = 1
-    if factor > 1:
-        canvas = cast(ImageBgr, cv2.resize(image_bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
-    else:
+    height, width = image_bgr.shape[:2]
+    factor = float(max(1, math.ceil(LEAST_WIDTH_PX / width)))
+    if width * height * factor**2 > MOST_PIXELS:
+        factor = min(1.0, math.sqrt(MOST_PIXELS / (width * height)))
+    if factor == 1.0:
         canvas = image_bgr.copy()
+    else:
+        size_wh = max(1, round(width * factor)), max(1, round(height * factor))
+        how = cv2.INTER_CUBIC if factor > 1.0 else cv2.INTER_AREA
+        canvas = cast(ImageBgr, cv2.resize(image_bgr, size_wh, interpolation=how))
     pen = _Pen(canvas, factor)
     pen.areas([area.polygon_px for area in scene.drivable])
     for lane in scene.lanes:
@@ -73,7 +78,7 @@ def draw(image_bgr: ImageBgr, scene: Scene, labels: bool = True) -> ImageBgr:
 class _Pen:
     """Draws on one canvas in pixels of the source image; line widths follow the picture's size."""
 
-    def __init__(self, canvas: ImageBgr, factor: int) -> None:
+    def __init__(self, canvas: ImageBgr, factor: float) -> None:
         self.canvas = canvas
         self.factor = factor
         self.unit: float = max(1.0, min(canvas.shape[:2]) / 540)

@@ -116,6 +116,16 @@ def test_calibration_reaches_the_contract(tiny_checkpoint, tiny_bundle, tmp_path
             exporting.read_calibration(one)
 
 
+def test_the_size_of_the_last_training_stage_is_the_default(tiny_checkpoint, tmp_path):
+    import shutil
+
+    with pytest.raises(ConfigError, match=r"training\.json.*--image-size"):
+        exporting.export(tiny_checkpoint, tmp_path / "bundle")
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    (checkpoint / "training.json").write_text('{"image_size_wh": [168, 84]}')
+    assert exporting.export(checkpoint, tmp_path / "bundle").contract.image.size_wh == (168, 84)
+
+
 def test_command_line(tiny_checkpoint, tmp_path, capsys):
     out = tmp_path / "bundle"
     assert exporting.main([str(tiny_checkpoint), "--out", str(out), "--name", "mine", "--image-size", "112x56"]) == 0

@@ -76,6 +76,13 @@ def test_small_pictures_are_enlarged_and_the_input_is_left_alone():
     assert (image == 90).all()
 
 
+def test_huge_pictures_are_reduced():
+    picture = overlay.draw(grey(8000, 4000), Scene((8000, 4000), lanes=(Lane([[2000, 3900], [2000, 100]]),)))
+    assert picture.shape[0] * picture.shape[1] <= overlay.MOST_PIXELS * 1.01
+    scale = picture.shape[1] / 8000
+    assert near(picture, 2000 * scale, 1000, overlay.LANE_COLORS["solid"], radius=8)
+
+
 @pytest.mark.parametrize("size_wh", [(1, 1), (7, 3), (2, 1000), (4000, 5)])
 def test_any_size_and_everything_at_once(size_wh):
     w, h = size_wh
