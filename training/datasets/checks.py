@@ -14,6 +14,7 @@ from getok_drive.errors import InputError
 from getok_drive.tokens.elements import canonical_elements
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.vocab import ROAD_BLOCKAGES, SURFACE_CONDITIONS, TRAFFIC_DENSITIES, VISIBLE_STATES
+from getok_drive.types import Box, Sign
 from training.samples import KINDS, Sample
 
 ATTRIBUTES = {"visible_state": VISIBLE_STATES, "road_blockage": ROAD_BLOCKAGES, "truncated": ("yes", "no")}
@@ -87,7 +88,8 @@ def check_sample(sample: Sample) -> list[tuple[str, str]]:
     if all(p.is_valid for p in polygons) and sum(p.area for p in polygons) > 1.01 * shapely.union_all(polygons).area + 1:
         found.append(("warning", "drivable areas overlap"))
     found += [("warning", f"boxes {i} and {j} are the same") for i, j in _twice(sample)]
-    for element in (*sample.boxes, *sample.signs):
+    marked: list[Box | Sign] = [*sample.boxes, *sample.signs]
+    for element in marked:
         for name, words in ATTRIBUTES.items():
             if name in element.attributes and element.attributes[name] not in words:
                 found.append(("error", f"{name} is {element.attributes[name]!r}; use {', '.join(words)}"))

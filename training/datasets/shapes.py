@@ -197,6 +197,13 @@ def decode_rle(counts: str | list[int], size_hw: tuple[int, int]) -> npt.NDArray
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def encode_rle(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """A mask ``(H, W)`` as COCO's run lengths in a list: ``{"size": [h, w], "counts": [...]}``, the inverse of `decode_rle`."""
+    flat = np.concatenate([[False], mask.T.ravel(), [not mask[-1, -1]]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    return {"size": list(mask.shape), "counts": np.diff(edges, prepend=0).tolist()}
+
+
 def _rle_text(text: str) -> list[int]:
     """COCO's compressed counts: groups of 5 bits in characters from '0' on, sign-extended, each from the fourth on a difference
     to the count two before.

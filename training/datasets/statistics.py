@@ -12,6 +12,7 @@ import numpy as np
 import shapely
 
 from getok_drive.geometry.polyline import length
+from getok_drive.types import Box, Sign
 from training.samples import KINDS, Sample
 
 Row = dict[str, Any]
@@ -26,6 +27,7 @@ BINS = {  # measure -> upper edges of its classes
 def measure(index: int, key: str, sample: Sample) -> Row:
     """The numbers of one sample that `Statistics` adds up."""
     width, height = sample.size_wh
+    marked: list[Box | Sign] = [*sample.boxes, *sample.signs]
     areas = [float(shapely.Polygon(e.polygon_px).area) for e in sample.drivable]
     return {
         "size": f"{width}x{height}",
@@ -37,9 +39,7 @@ def measure(index: int, key: str, sample: Sample) -> Row:
         "lanes": [f"{e.type} {e.color}" for e in sample.lanes],
         "boxes": [e.class_name for e in sample.boxes],
         "signs": [f"{e.class_name} {e.color}" for e in sample.signs],
-        "visible_state": [
-            e.attributes["visible_state"] for e in (*sample.boxes, *sample.signs) if "visible_state" in e.attributes
-        ],
+        "visible_state": [e.attributes["visible_state"] for e in marked if "visible_state" in e.attributes],
         "scene": [f"{name}: {word}" for name, word in sample.scene.items()],
         "left_out": list(sample.meta.get("left_out", ())),
         "box height / image height": [float(e.xyxy_px[3] - e.xyxy_px[1]) / height for e in sample.boxes],

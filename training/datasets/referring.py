@@ -1,0 +1,165 @@
+"""Data sets of phrases and what they mean: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO and ReasonSeg.
+
+They label no driving elements: ``known`` is empty, and ``meta["phrases"]`` is a list of plain values, ready for JSON:
+
+    {"text": "the left car", "xyxy_px": [[x0, y0, x1, y1], ...], "rle": {"size": [h, w], "counts": [...]}, "ignore": {rle} or
+    absent}
+
+``xyxy_px`` is empty for a phrase without a target (gRefCOCO); ``rle`` is COCO's, of all targets together: `shapes.decode_rle`
+gives the mask back.
+
+- **RefCOCO family**: a folder with ``instances.json`` and ``refs(unc).p`` (or another ``refs(*).p``; gRefCOCO:
+  ``grefs(unc).json``); COCO's train2014 pictures in ``train2014/``, ``images/`` or ``../images/mscoco/images/train2014/``. The
+  ``.p`` files are pickles of plain lists: they are read by a loader that refuses everything else.
+- **ReasonSeg**: ``train/ val/ test/`` with a ``.json`` beside each ``.jpg``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from getok_drive.errors import ConfigError, InputError
+from getok_drive.types import ImageBgr
+from training.datasets.masks import mask_box
+from training.datasets.reading import Found, Labels, SampleList, read_json
+from training.datasets.shapes import decode_rle, encode_rle
+from training.metrics.raster import fill_polygons
+
+TERMS = "RefCOCO family: COCO pictures under their Flickr licences, phrases for research; ReasonSeg: research use"
+SPLITS = ("train", "val", "test", "testA", "testB", "all")
+Mask = npt.NDArray[np.bool_]
+
+
+def open_samples(path: Path, split: str = "all") -> SampleList:
+    """Pictures with the phrases about them.
+
+    Args:
+        path: the folder of one data set.
+        split: ``train``, ``val``, ``test``, ``testA``, ``testB`` or ``all``; ``test`` means testA and testB where there are
+        those.
+
+    Raises:
+        ConfigError: neither layout, or an unknown split.
+        InputError: files that are not what they should be.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"referring: unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    refs = sorted([*path.glob("refs(*).p"), *path.glob("grefs(*).json")])
+    if refs:
+        return SampleList("referring", TERMS, *_family(path, refs[-1], split))
+    folders = [path / part for part in ("train", "val", "test") if (path / part).is_dir() and split in ("all", part)]
+    if not folders:
+        raise ConfigError(f"referring: {path} has neither refs(*).p or grefs(*).json nor the folder {split}")
+    found, skipped = [], []
+    for folder in folders:
+        for label in sorted(folder.glob("*.json")):
+            image = label.with_suffix(".jpg")
+            if image.exists():
+                found.append(Found(str(image.relative_to(path)), label.stem, image, label))
+            else:
+                skipped.append((str(label.relative_to(path)), "no .jpg beside it"))
+    return SampleList("referring", TERMS, found, _reason, skipped)
+
+
+# --- RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO ---------------------------------------------------------------------------
+
+
+class _Plain(pickle.Unpickler):
+    """Loads lists, dictionaries, text and numbers, and nothing that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"holds {module}.{name}")
+
+
+def _references(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".json":
+        references = read_json(path)
+    else:
+        try:
+            references = _Plain(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except Exception as error:  # a broken pickle can raise anything
+            raise InputError(f"{path}: not a plain list of references ({error}); download the official file again") from error
+    if not isinstance(references, list) or not all(isinstance(r, dict) and "sentences" in r for r in references):
+        raise InputError(f"{path}: expected a list of references with sentences")
+    return references
+
+
+def _family(root: Path, refs: Path, split: str) -> tuple[list[Found], Any, list[tuple[str, str]]]:
+    record = read_json(root / "instances.json")
+    images = {image["id"]: image for image in record["images"]}
+    annotations = {annotation["id"]: annotation for annotation in record["annotations"]}
+    places = [root / "train2014", root / "images", root.parent / "images" / "mscoco" / "images" / "train2014", root]
+    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for reference in _references(refs):
+        if split == "all" or reference["split"] == split or (split == "test" and reference["split"].startswith("test")):
+            by_image[reference["image_id"]].append(reference)
+    found, skipped = [], []
+    for number, references in sorted(by_image.items()):
+        if number not in images:
+            raise InputError(f"{refs}: names picture {number}, which instances.json does not list")
+        name = str(images[number]["file_name"])
+        image = next((place / name for place in places if (place / name).exists()), None)
+        if image is None:
+            skipped.append((name, f"no such picture in {', '.join(str(place) for place in places[:3])}"))
+        else:
+            found.append(Found(name, name, image, (refs, references, annotations)))
+    return found, _phrases, skipped
+
+
+def _phrases(item: Found, image: ImageBgr) -> Labels:
+    refs, references, annotations = item.label
+    size_wh = (image.shape[1], image.shape[0])
+    phrases = []
+    for reference in references:
+        numbers = reference["ann_id"] if isinstance(reference["ann_id"], list) else [reference["ann_id"]]
+        numbers = [number for number in numbers if number != -1]  # gRefCOCO: nothing in the picture is meant
+        if unknown := [number for number in numbers if number not in annotations]:
+            raise InputError(f"{refs}: reference {reference.get('ref_id')} names annotation {unknown[0]}, which is not there")
+        targets = [annotations[number] for number in numbers]
+        mask = np.zeros(image.shape[:2], bool)
+        for target in targets:
+            mask |= _mask(target["segmentation"], size_wh)
+        boxes = [(np.array([x, y, x + w, y + h]) - 0.5).tolist() for x, y, w, h in (target["bbox"] for target in targets)]
+        for sentence in reference["sentences"]:
+            phrases.append({"text": str(sentence["sent"]), "xyxy_px": boxes, "rle": encode_rle(mask)})
+    return Labels((), meta={"phrases": phrases})
+
+
+def _mask(segmentation: Any, size_wh: tuple[int, int]) -> Mask:
+    if isinstance(segmentation, Mapping):
+        return decode_rle(segmentation["counts"], tuple(segmentation["size"]))
+    return fill_polygons([np.asarray(part, np.float64).reshape(-1, 2) - 0.5 for part in segmentation if len(part) >= 6], size_wh)
+
+
+# --- ReasonSeg -------------------------------------------------------------------------------------------------------
+
+
+def _reason(item: Found, image: ImageBgr) -> Labels:
+    data = item.label.read_bytes()
+    try:
+        record = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:  # some of the official files are in Windows' encoding
+        record = json.loads(data.decode("cp1252"))
+    size_wh = (image.shape[1], image.shape[0])
+    shapes = [s for s in record["shapes"] if str(s["label"]).lower() != "flag"]
+    drawn = [(str(s["label"]).lower(), fill_polygons([np.asarray(s["points"], np.float64)], size_wh)) for s in shapes]
+    target, ignore = (np.zeros(image.shape[:2], bool) for _ in range(2))
+    for label, mask in sorted(drawn, key=lambda entry: -int(entry[1].sum())):  # small shapes lie on top of large ones
+        target = (target | mask) if label != "ignore" else target & ~mask
+        ignore = (ignore | mask) if label == "ignore" else ignore & ~mask
+    box = mask_box(target)
+    meaning = {"xyxy_px": [box.tolist()] if box is not None else [], "rle": encode_rle(target)}
+    if ignore.any():
+        meaning["ignore"] = encode_rle(ignore)
+    return Labels((), meta={"phrases": [{"text": str(text), **meaning} for text in record["text"]]})
