@@ -88,7 +88,7 @@ def draw(canvas: Canvas, flank: Flank) -> None:
     rise = flank.height_m * np.clip(0.85 + 0.22 * along(column_s, 45.0, flank.phase), 0.3, 1.5)
     if flank.kind == "woods":
         rise *= 1 + 0.1 * along(column_s, 6.0, flank.phase * 3)
-        rise[along(column_s, 90.0, flank.phase * 7) < flank.gap] = 0.0
+        rise *= np.minimum(np.maximum(3.0 * (along(column_s, 90.0, flank.phase * 7) - flank.gap), 0), 1) ** 0.5
     else:
         rise *= np.clip(2.0 * (along(column_s, 120.0, flank.phase * 7) - flank.gap), 0, 1)
     top = base - rise * scale

@@ -88,6 +88,8 @@ def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[Shadow], drawn_
         cv2.fillPoly(canvas.image, [area], look.materials["road"], cv2.LINE_AA, SHIFT)
         cv2.fillPoly(canvas.owner, [area], ROAD, cv2.LINE_8, SHIFT)
         cv2.fillPoly(hard, [area], 1, cv2.LINE_8, SHIFT)
+    unseen = int(np.count_nonzero(view.row_x > 1.3 * look.see_m))  # rows lost in fog or night
+    canvas.owner[top : top + unseen] = NOBODY
     s, d = view.surface()
     gain, rough = _texture(canvas, rng, s, d, hard[top:])
     paint.draw(canvas, rng, s, d, rough, drawn_lines)

@@ -47,6 +47,7 @@ from training.datasets.world.view import REACH_M, View
 from training.samples import Sample
 
 U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
 SEMANTIC = (
     "sky",
     "road",
@@ -137,7 +138,7 @@ def picture(
     for thing, spot, end in placed:
         _draw(canvas, thing, spot, end, max(number, NOBODY))
         if thing.label:
-            if number >= FIRST_THING_ID:
+            if number >= FIRST_THING_ID and _perceptible(world.look, thing, spot):
                 labelled.append((number, thing))
             number += 1
     effects.glow(canvas)
@@ -196,8 +197,8 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
             for t in things
         ]
     )
-    s, d, length, width, height, along, least_px, tall = table.T
-    along = along > 0
+    s, d, length, width, height, long, least_px, tall = table.T
+    along = long > 0
     x, y, bearing = view.place(s, d)
     end_x, end_y, _ = view.place(s + length * along, d)
     reach = np.maximum(length, np.abs(width))
@@ -207,7 +208,7 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
     shown = (s > low) & (s < high) & (np.where(along, end_x, x + reach) > 1.5) & (pixels > least_px)
     shown &= np.abs(y) < half * np.maximum(np.maximum(x, end_x), 1) + reach + 2
     index = np.flatnonzero(shown)
-    index = index[np.argsort(-x[index], kind="stable")]
+    index = index[np.lexsort((-x[index], -_depth(x[index], end_x[index], d[index], along[index], view.d_m)))]
     z, end_z = view.ground_z(x[index]), view.ground_z(end_x[index])
     clip, end_clip = view.clip_row(np.maximum(x[index] - reach[index] / 2 * ~along[index], 1.3)), view.clip_row(end_x[index])
     columns = (x[index], y[index], z, bearing[index], clip)
@@ -217,6 +218,27 @@ def _place(world: World, view: View, time_s: float) -> list[tuple[Thing, Spot, S
         for row in zip(*(c.tolist() for c in (end_x[index], end_y[index], end_z, bearing[index], end_clip)), strict=True)
     ]
     return [(things[i], spot, end if along[i] else None) for i, spot, end in zip(index.tolist(), spots, ends, strict=True)]
+
+
+def _perceptible(mood: look.Look, thing: Thing, spot: Spot) -> bool:
+    """Whether fog or darkness leaves enough of a thing to be labelled."""
+    if math.exp(-max(spot.x, 0.0) / mood.visibility_m) < 0.08:
+        return False
+    shines = (thing.art == "vehicle" and thing.speed != 0) or thing.label == "traffic_light"
+    return mood.time != "night" or shines or sum(mood.ambient) / 3 + mood.beam_at(spot.x, spot.y) > 0.06
+
+
+def _depth(x: F64, end_x: F64, d: F64, along: npt.NDArray[np.bool_], ego_d: float) -> F64:
+    """Depth to sort by: what stands between ego's path and a piece of barrier comes after that piece."""
+    piece, other = along.nonzero()[0], (~along).nonzero()[0]
+    if not len(piece) or not len(other):
+        return x
+    within = (x[other, None] > x[piece]) & (x[other, None] < end_x[piece])
+    before = (d[other, None] - d[piece]) * np.sign(ego_d - d[piece]) > 0
+    nearest = np.where(within & before, x[piece] - 0.01, np.inf).min(1)
+    depth = x.copy()
+    depth[other] = np.minimum(x[other], nearest)
+    return depth
 
 
 def _draw(canvas: Canvas, thing: Thing, spot: Spot, end: Spot | None, number: int) -> None:

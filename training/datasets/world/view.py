@@ -25,6 +25,7 @@ class View:
             centre line, lateral position of the centre line, cosine and tangent of its heading at those rows.
         row_ds: metres of ``s`` that a row covers.
         horizon: first canvas row of ground.
+        s_m, d_m: where the camera is.
         heading: of the camera's level frame in the world, radians.
     """
 
@@ -32,7 +33,7 @@ class View:
         self.road, self.camera = road, camera
         self.f, self.cx, self.cy, self.height_m = float(camera.focal_px), camera.cx, camera.cy, camera.rig.height_m
         px, py, pz, theta, slope = road.pose(s_m, d_m)
-        self.s_m, self.heading, self.slope = s_m, theta + dyaw_rad + camera.rig.yaw_rad, slope
+        self.s_m, self.d_m, self.heading, self.slope = s_m, d_m, theta + dyaw_rad + camera.rig.yaw_rad, slope
         cos, sin = np.cos(self.heading), np.sin(self.heading)
         near = (road.s > s_m - 30) & (road.s < s_m + REACH_M)
         dx, dy = road.x[near] - px, road.y[near] - py
