@@ -65,7 +65,7 @@ def traffic(rng: Rng, road: Road, length_m: float) -> list[Thing]:
                 sign = 1 if direction > 0 else -1
                 d = lane + float(rng.normal(0, 0.18))
                 heading = (0.0 if sign > 0 else np.pi) + float(rng.normal(0, 0.015))
-                if rng.random() < (0.12 if road.kind in ("urban", "residential") else 0.03):
+                if rng.random() < (0.22 if road.kind in ("urban", "residential") else 0.05):
                     d += float(rng.uniform(-0.9, 0.9))
                     found.append(_rider(rng, s, d, sign * speed * 0.7, heading))
                 else:
