@@ -24,7 +24,7 @@ FILES = {
     "val": ("label_data_0531.json",),
     "test": ("test_label.json",),
 }
-BLOCK = 6000  # file numbers of one stretch of a recording; neighbouring pictures of a stretch look alike
+BLOCK = 1000  # file numbers of one stretch of a recording (50 s); neighbouring pictures of a stretch look alike
 
 
 def open_samples(path: Path, split: str = "all") -> SampleList:
