@@ -11,11 +11,11 @@ import hashlib
 import json
 import math
 import typing
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from getok_drive import runtime
 from getok_drive.errors import BundleError, ConfigError, InputError
 from getok_drive.preprocess import Preprocessor
 from getok_drive.runtime.backend import Backend, Geometry
@@ -188,7 +188,7 @@ class Bundle:
         """Load the model into a backend.
 
         Args:
-            name: a key of `BACKENDS`.
+            name: a key of `runtime.BACKENDS`.
             limits: of the scenes, which fix the size of the buffers.
             threads: CPU threads; 0 lets the backend choose.
 
@@ -196,12 +196,8 @@ class Bundle:
             ConfigError: on an unknown name.
             BackendError: when the backend cannot be loaded.
         """
-        if name not in BACKENDS:
-            raise ConfigError(f"unknown backend {name!r}; expected one of {', '.join(sorted(BACKENDS))}")
-        make = BACKENDS[name]()
-        count_before = len(self.contract.prompt.before)
-        backend: Backend = make(self.folder, self.contract.model, count_before, self.capacity(limits or Limits()), threads)
-        return backend
+        count_before, capacity = len(self.contract.prompt.before), self.capacity(limits or Limits())
+        return runtime.open_backend(name, self.folder, self.contract.model, count_before, capacity, threads)
 
     def _check_agreement(self) -> None:
         """Compare the contract with this runtime and with itself."""
@@ -284,23 +280,6 @@ def _find(where: str | Path) -> Path:
         raise BundleError(f"no bundle {str(where)!r}: neither a folder nor the name of a built-in bundle ({names})")
     return folder
 
-
-# --- backends by name; each is imported when it is opened ---------------------------------------------------------------
-
-
-def _onnx() -> Callable[..., Backend]:
-    from getok_drive.runtime.onnx import OnnxBackend
-
-    return OnnxBackend
-
-
-def _torch() -> Callable[..., Backend]:
-    from getok_drive.runtime.torch import TorchBackend
-
-    return TorchBackend
-
-
-BACKENDS: Mapping[str, Callable[[], Callable[..., Backend]]] = {"onnx": _onnx, "torch": _torch}
 
 # --- JSON to dataclasses, strictly --------------------------------------------------------------------------------------
 

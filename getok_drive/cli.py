@@ -1,4 +1,4 @@
-"""``getok-drive run | bench | bundle | doctor``: the command line. A command imports what it needs only when it runs.
+"""``getok-drive run | bench | bundle | doctor | replay``: the command line. A command imports what it needs only when it runs.
 
 Exit status: 0 all went well; 1 some frames failed (or a check of ``doctor``); 2 the command could not be carried out;
 130 interrupted.
@@ -7,6 +7,7 @@ Exit status: 0 all went well; 1 some frames failed (or a check of ``doctor``); 2
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from getok_drive import __version__
-from getok_drive.errors import BundleError, GetokError, InputError
+from getok_drive.errors import BundleError, ConfigError, GetokError, InputError
 
 if TYPE_CHECKING:
     from getok_drive.pipeline import Perceiver
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if arguments[:1] == ["replay"]:
+            return _replay(arguments[1:])
+        options = _parser().parse_args(arguments)
         status: int = options.command(options)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--bundle", default="nano", help="folder or name of the bundle to try (default: %(default)s)")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
     doctor.set_defaults(command=_doctor)
+
+    commands.add_parser("replay", help="run a ROS bag through the pipeline (needs the extra 'ros'; see replay --help)")
     return parser
 
 
@@ -248,6 +254,16 @@ def _bundle(options: argparse.Namespace) -> int:
         for data in contract.training:
             print(f"trained on {data.name}: {data.terms}")
     return 0
+
+
+def _replay(arguments: Sequence[str]) -> int:
+    """Hand over to the ROS part, which has a command line of its own."""
+    try:  # by name: neither of the two top layers depends on the other
+        replay = importlib.import_module("getok_drive.ros.replay")
+    except ImportError as error:
+        raise ConfigError(f"replay needs ROS 2's messages: {error}; install with pip install 'getok-drive[ros]'") from error
+    status: int = replay.main(arguments)
+    return status
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -238,6 +238,15 @@ def test_doctor(tiny_bundle, tmp_path, capsys):
     assert "fail  bundle" in capsys.readouterr().out
 
 
+def test_replay_hands_over_or_says_what_is_missing(capsys):
+    try:
+        status = cli.main(["replay", "--help"])
+    except SystemExit as finished:
+        status = finished.code
+    text = capsys.readouterr()
+    assert (status == 0 and "bag" in text.out) or (status == 2 and "getok-drive[ros]" in text.err)
+
+
 def fresh_python(code: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
