@@ -1,8 +1,11 @@
 """Fixtures that more than one part needs."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of the tests are too small to share; before torch is imported
 
 
 @pytest.fixture(scope="session")
