@@ -30,6 +30,7 @@ FORMAT = 1
 BUILT_IN = Path(__file__).parent / "bundles"
 CONTRACT = "contract.json"
 _MOST_CONTRACT_BYTES = 4 << 20
+_MODEL_SUFFIXES = (".onnx", ".data", ".npy", ".safetensors", ".json", ".engine")  # what a backend might read
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,9 @@ class Bundle:
                 raise BundleError(f"{path} is missing; copy the whole bundle folder")
             if file_sha256(path) != expected:
                 raise BundleError(f"{path} is not the file that the contract was written for (SHA-256 differs); copy it again")
+        for path in self.folder.iterdir():
+            if path.suffix in _MODEL_SUFFIXES and path.name not in (CONTRACT, *self.contract.files):
+                raise BundleError(f"{path} is not named in the contract; remove it, or export the bundle again")
 
 
 def file_sha256(path: Path) -> str:

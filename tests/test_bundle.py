@@ -125,6 +125,15 @@ def test_missing_things_are_named(folder, tmp_path):
         Bundle.load(folder)
 
 
+def test_a_model_file_that_the_contract_does_not_name_is_refused(folder):
+    (folder / "README.md").write_text("fine")
+    Bundle.load(folder)
+    contract = json.loads((folder / CONTRACT).read_text())
+    edit(folder, "files", {name: sha for name, sha in contract["files"].items() if name != "decoder.onnx"})
+    with pytest.raises(BundleError, match=r"decoder\.onnx is not named"):
+        Bundle.load(folder)
+
+
 def test_nothing_is_ever_unpickled(folder):
     """An array file that is a pickle must not run its code, even where the hashes are not compared."""
 
