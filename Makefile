@@ -35,6 +35,11 @@ test: lint
 bench: $(VENV)/.installed
 	$(PY) -m training.datasets.world --bench
 	$(VENV)/bin/getok-drive bench
+	$(PY) -m training.evaluate --dataset world:test --bundle nano --out $(OUT)/evaluate
+
+# The long form of the robustness test; its last result is docs/soak.md.
+soak: $(VENV)/.installed
+	$(PY) -m tests.ros.soak --minutes 30 --bundle nano --report docs/soak.md
 
 clean:
 	rm -rf $(VENV) $(OUT) build
