@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from getok_drive.errors import ConfigError
 from training.collate import LossWeights
 from training.targets import Noise
+
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ PRESETS: dict[str, SftConfig] = {
 }  # fmt: skip
 
 
-def override(config: SftConfig, settings: list[str]) -> SftConfig:
+def override(config: ConfigT, settings: list[str]) -> ConfigT:
     """``config`` with ``key=value`` settings applied; ``a.b=value`` reaches nested dataclasses; values are Python literals.
 
     Raises:

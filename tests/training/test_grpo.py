@@ -1,0 +1,148 @@
+"""GRPO as a whole on the tiny model: it raises what it is paid for, resumes exactly, stops on nonsense."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from getok_drive.errors import ConfigError, GetokError  # noqa: E402
+from training import grpo  # noqa: E402
+from training.datasets import world  # noqa: E402
+from training.model import load_checkpoint  # noqa: E402
+from training.presets import override  # noqa: E402
+from training.rewards import Completion, driving_placement  # noqa: E402
+from training.targets import elements_of  # noqa: E402
+
+SMALL = [
+    "image_size_wh=(112, 56)", "sampling.limits.lanes=2", "sampling.limits.lane_points=4", "sampling.limits.polygons=1",
+    "sampling.limits.polygon_vertices=5", "sampling.limits.boxes=3", "sampling.limits.signs=2",
+]  # fmt: skip
+AREAS_ONLY = [
+    "image_size_wh=(112, 56)", "sampling.limits.lanes=0", "sampling.limits.polygon_vertices=6", "sampling.limits.boxes=0",
+    "sampling.limits.signs=0", "sampling.limits.polygons=1",
+    *(
+        f"rewards.driving_placement.{name}=0"
+        for name in ("format", "non_repetition", "lane_f1", "lane_closeness", "detection_f1", "box", "sign_hits")
+    ),
+]  # fmt: skip
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def run(checkpoint, out, *settings, stage="placement"):
+    return grpo.main(["--preset", "tiny", "--start-from", str(checkpoint), "--stage", stage, "--out", str(out), *settings])
+
+
+def test_a_reward_rises(tiny_checkpoint, tmp_path):
+    settings = ["steps=20", "prompts=4", "prompts_per_pass=4", "group=8", "learning_rate=1e-2", "save_every=100"]
+    assert run(tiny_checkpoint, tmp_path, *AREAS_ONLY, *settings) == 0
+    rewards = [record["reward/polygon_iou"] for record in records(tmp_path)]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.05
+    first = records(tmp_path)[0]
+    assert first["kl"] == pytest.approx(0.0, abs=1e-6) and first["clip_fraction"] == 0.0
+    assert records(tmp_path)[-1]["kl"] > 0.001
+    assert (tmp_path / "final" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "final" / "training.json").read_text())["image_size_wh"] == [112, 56]
+
+
+@pytest.mark.parametrize("stage", ["placement", "movement"])
+def test_a_resumed_run_continues_bit_for_bit(tiny_checkpoint, tmp_path, stage):
+    assert run(tiny_checkpoint, tmp_path / "whole", *SMALL, stage=stage) == 0
+    config = override(grpo.replace(grpo.PRESETS["tiny"], stage=stage), SMALL)
+    (tmp_path / "cut").mkdir()
+    trainer = grpo.Trainer(config, tmp_path / "cut", tiny_checkpoint)
+    original = trainer.train_step
+
+    def killed():
+        if trainer.step == 3:
+            raise KeyboardInterrupt
+        return original()
+
+    trainer.train_step = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert run(tiny_checkpoint, tmp_path / "cut", *SMALL, stage=stage) == 0
+    timeless = [
+        [{k: v for k, v in record.items() if not k.endswith("_s")} for record in records(tmp_path / name)]
+        for name in ("whole", "cut")
+    ]
+    cut = {record["step"]: record for record in timeless[1]}
+    assert list(cut.values()) == timeless[0]
+    one, two = (load_checkpoint(tmp_path / name / "final")[0] for name in ("whole", "cut"))
+    for (name, value), other in zip(one.named_parameters(), two.parameters(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_log_names_every_reward_and_the_health_of_the_run(tiny_checkpoint, tmp_path):
+    settings = ["steps=1", "epochs=2", "minibatches=2", "sampling.proposal_temperature=1.0", "eval_every=1", "eval_images=2"]
+    assert run(tiny_checkpoint, tmp_path, *SMALL, *settings, stage="movement") == 0
+    train, validation = records(tmp_path)
+    for name in ("overall", "format", "point_refinement", "lane_gain", "polygon_gain", "box_refinement", "lane_f1", "sign_hits"):
+        assert f"reward/{name}" in train and f"reward/{name}_spread" in train and f"val_{name}" in validation
+    for name in ("kl", "entropy", "length", "clip_fraction", "zero_variance_groups", "group_spread", "grad_norm", "truncated"):
+        assert np.isfinite(train[name]), name
+
+
+def test_accumulation_and_layout_change_nothing(tiny_checkpoint, tmp_path):
+    results = []
+    for settings in (["prompts_per_pass=4"], ["prompts_per_pass=1"], ["prompts_per_pass=2", "share_prefix=True"]):
+        trainer = grpo.Trainer(override(grpo.PRESETS["tiny"], [*SMALL, "prompts=4", *settings]), tmp_path, tiny_checkpoint)
+        results.append(trainer.train_step())
+    for other in results[1:]:
+        for name in ("loss", "grad_norm", "entropy"):
+            assert other[name] == pytest.approx(results[0][name], rel=1e-3, abs=1e-6), name
+
+
+def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(tiny_checkpoint, tmp_path):
+    trainer = grpo.Trainer(override(grpo.PRESETS["tiny"], SMALL), tmp_path, tiny_checkpoint)
+    assert trainer.reference is not None
+    with torch.no_grad():
+        trainer.reference.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(GetokError, match="bad_batch_0"):
+        trainer.run()
+    saved = torch.load(tmp_path / "bad_batch_0.pt", weights_only=False)
+    assert len(saved["rollouts"]) == 4 and saved["pixel_values"].shape[0] == 1
+
+
+def test_bad_input_is_refused_by_name(tiny_checkpoint, tmp_path, capsys):
+    assert run(tiny_checkpoint, tmp_path / "a", "learning_rte=1") == 2
+    assert "learning_rte" in capsys.readouterr().err
+    assert run(tiny_checkpoint, tmp_path / "b") == 2  # the checkpoint does not say its image size
+    assert "image_size_wh" in capsys.readouterr().err
+    assert run(tmp_path / "nowhere", tmp_path / "c", *SMALL) == 2
+    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="group"):
+        override(grpo.PRESETS["tiny"], ["group=1"])
+    with pytest.raises(ConfigError, match="stage"):
+        override(grpo.PRESETS["tiny"], ["stage=both"])
+
+
+def test_a_run_is_not_continued_from_another_checkpoint(tiny_checkpoint, tmp_path, capsys):
+    assert run(tiny_checkpoint, tmp_path, *SMALL, "steps=2") == 0
+    assert run(tmp_path / "final", tmp_path, *SMALL) == 2
+    assert "another checkpoint" in capsys.readouterr().err
+
+
+def test_a_perfect_proposal_earns_one_against_labels_at_cells():
+    for seed in range(4):
+        sample = world.render(seed, (224, 112))
+        ids = grpo.propose_ids(elements_of(sample))
+        at_cells, exact = (driving_placement([Completion(labels, ids)])[0] for labels in (grpo.labels_at_cells(sample), sample))
+        judged = {name: value for name, value in at_cells.items() if name not in ("overall", "non_repetition")}
+        assert judged == pytest.approx(dict.fromkeys(judged, 1.0))
+        assert exact["overall"] < at_cells["overall"]
+
+
+def test_pictures_are_a_function_of_the_step(tmp_path):
+    config = override(grpo.PRESETS["tiny"], SMALL)
+    first, again = grpo.Pictures(config, (112, 56)).at(3), grpo.Pictures(config, (112, 56)).at(3)
+    assert all(np.array_equal(a.image_bgr, b.image_bgr) for a, b in zip(first, again, strict=True))
+    ranks = [grpo.Pictures(config, (112, 56), rank, 2).at(0)[0].image_bgr for rank in (0, 1)]
+    assert not np.array_equal(*ranks)

@@ -1,0 +1,345 @@
+"""Rollouts: several answers to each picture, sampled under the runtime's own grammar, side by side in one batch.
+
+A picture and its prompt are encoded once; the cache of keys and values is then forked for the group (``G`` answers a picture).
+Rows advance together, each by what its grammar wants: forced tokens (given-back grid tokens, the turn change) wait and are fed
+with the chosen token after them, so rows take steps of different lengths. They are padded on the left, and the padding is masked
+for good; a row's positions are its own, so a token has the same M-RoPE position here, in training and at run time.
+
+The policy is the model *restricted to what the grammar allows*, at the sampling temperature: probabilities are a softmax over the
+exactly legal tokens. Each decision keeps that mask, so `training.policy` computes the same distribution; with temperature 0 the
+choice is the runtime's own (`getok_drive.tokens.grammar.choose`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+
+from getok_drive.errors import ConfigError, GetokError
+from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar, choose
+from getok_drive.tokens.limits import Limits
+from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID, TOKENS
+from training.collate import Layout, mrope_image_positions
+from training.model import vision_tokens
+
+_TABLE_SIZE = len(TOKENS)
+_NOTHING = (TOKEN_ID["</scene>"],)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        temperature: of the sampled turn; 0 takes the best token.
+        proposal_temperature: of the proposal that the refinements of one group share; 0 takes the best token.
+        propose_tokens: most tokens of a proposal.
+        refine_tokens: most tokens of a refinement.
+        rounds: offset rounds of the model.
+        limits: greatest numbers of elements and points.
+    """
+
+    temperature: float = 1.0
+    proposal_temperature: float = 0.0
+    propose_tokens: int = 512
+    refine_tokens: int = 1024
+    rounds: int = OFFSET_ROUNDS
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.proposal_temperature < 0 or min(self.propose_tokens, self.refine_tokens) < 1:
+            raise ConfigError("sampling: temperatures must be 0 or more, token budgets 1 or more")
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one row wrote in one turn.
+
+    Attributes:
+        ids: local ids, forced ones too.
+        places: indices into ``ids`` of the decisions.
+        log_probs: of each decision under the policy, nats.
+        legal: for each decision the legal tokens, packed bits.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    legal: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One answer to one picture.
+
+    Attributes:
+        picture: index of the picture in the batch.
+        propose_ids: local ids as the runtime would hand them over.
+        refine_ids: likewise; None for the propose turn alone.
+        truncated: whether a budget was reached.
+        ids: *model* ids after the prompt, up to the last decision: what training feeds; empty without decisions.
+        places: indices into ``ids`` of the sampled decisions.
+        log_probs: ``(D,)`` of the decisions when they were drawn, nats.
+        legal: ``(D, bytes)`` packed masks of the legal tokens.
+    """
+
+    picture: int
+    propose_ids: list[int]
+    refine_ids: list[int] | None
+    truncated: bool
+    ids: list[int]
+    places: list[int]
+    log_probs: npt.NDArray[np.float32]
+    legal: npt.NDArray[np.uint8]
+
+
+def pick(
+    scores: npt.NDArray[np.float32], legal: npt.NDArray[np.bool_], temperature: float, rng: np.random.Generator
+) -> tuple[int, float]:
+    """A token drawn from the softmax of ``scores / temperature`` over the legal tokens, and its log-probability."""
+    logits = np.where(legal, scores.astype(np.float64) / temperature, -np.inf)
+    logits -= logits.max()
+    cumulative = np.cumsum(np.exp(logits))
+    token = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    token = min(token, int(np.flatnonzero(legal)[-1]))
+    return token, float(logits[token] - np.log(cumulative[-1]))
+
+
+def log_prob_of(scores: npt.NDArray[np.float32], legal: npt.NDArray[np.bool_], token: int) -> float:
+    """Log-probability of a token at temperature 1 over the legal tokens."""
+    logits = np.where(legal, scores.astype(np.float64), -np.inf)
+    logits -= logits.max()
+    return float(logits[token] - np.log(np.exp(logits).sum()))
+
+
+class Conversations:
+    """Rows of conversations over one cache.
+
+    Args:
+        model: in evaluation mode.
+        layout: fixed token ids.
+        pixel_values: ``(B, patches, patch_dim)``, one row each.
+        grid_hw: patches along the height and the width.
+    """
+
+    def __init__(
+        self, model: Qwen2_5_VLForConditionalGeneration, layout: Layout, pixel_values: Tensor, grid_hw: tuple[int, int]
+    ) -> None:
+        self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, layout.first_id
+        merge = model.config.vision_config.spatial_merge_size
+        visual = vision_tokens(model, pixel_values, grid_hw)
+        prefix, positions = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
+        count, device = len(pixel_values), pixel_values.device
+        embedded = self._text.embed_tokens(torch.tensor([prefix] * count, device=device))
+        start = len(layout.before)
+        embedded = torch.cat((embedded[:, :start], visual.to(embedded.dtype), embedded[:, start + visual.shape[1] :]), dim=1)
+        self._cache = DynamicCache(config=model.config.text_config)
+        self._seen = torch.zeros(count, 0, dtype=torch.long, device=device)
+        self._next = [int(positions.max()) + 1] * count
+        self.waiting: list[list[int]] = [[] for _ in range(count)]
+        self._scores = embedded.new_zeros(count, _TABLE_SIZE)
+        everything = torch.ones(count, len(prefix), dtype=torch.long, device=device)
+        self._pass(embedded, torch.from_numpy(positions)[:, None].expand(3, count, -1).to(device), everything)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def fork(self, times: int) -> None:
+        """Repeat each row, its copies side by side."""
+        if times == 1:
+            return
+        self._cache.batch_repeat_interleave(times)
+        self._seen = self._seen.repeat_interleave(times, dim=0)
+        self._scores = self._scores.repeat_interleave(times, dim=0)
+        self._next = [value for value in self._next for _ in range(times)]
+        self.waiting = [list(tokens) for tokens in self.waiting for _ in range(times)]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows."""
+        chosen = torch.tensor(list(rows), device=self._seen.device)
+        self._cache.batch_select_indices(chosen)
+        self._seen, self._scores = self._seen[chosen], self._scores[chosen]
+        self._next, self.waiting = [self._next[row] for row in rows], [self.waiting[row] for row in rows]
+
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Feed what waits; the table's logits of what follows in each row: ``(rows, len(TOKENS))``."""
+        width = max(len(tokens) for tokens in self.waiting)
+        if width:
+            shape = (len(self), width)
+            ids, mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+            for row, tokens in enumerate(self.waiting):
+                if tokens:
+                    ids[row, -len(tokens) :], mask[row, -len(tokens) :] = tokens, 1
+                    positions[row, -len(tokens) :] = np.arange(self._next[row], self._next[row] + len(tokens))
+                    self._next[row] += len(tokens)
+                    tokens.clear()
+            device = self._seen.device
+            place = torch.from_numpy(positions).to(device).expand(3, *shape)
+            self._pass(self._text.embed_tokens(torch.from_numpy(ids).to(device)), place, torch.from_numpy(mask).to(device))
+        return self._scores.float().cpu().numpy()
+
+    def _pass(self, embedded: Tensor, positions: Tensor, mask: Tensor) -> None:
+        self._seen = torch.cat((self._seen, mask), dim=1)
+        hidden = self._text(
+            inputs_embeds=embedded, attention_mask=self._seen, position_ids=positions, past_key_values=self._cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        scores = F.linear(hidden, self._head[self._first : self._first + _TABLE_SIZE])
+        fed = mask.any(dim=1, keepdim=True)
+        self._scores = torch.where(fed, scores, self._scores.to(scores.dtype))
+
+
+def prompt_prefix(layout: Layout, merged_hw: tuple[int, int]) -> tuple[list[int], npt.NDArray[np.int64]]:
+    """Model ids and M-RoPE positions ``(3, L)`` of what stands before every answer; the image's place holds image pads."""
+    start, count = len(layout.before), merged_hw[0] * merged_hw[1]
+    ids = [*layout.before, *[layout.image_pad] * count, *layout.after]
+    after = start + max(merged_hw) + np.arange(len(layout.after))
+    text = [np.tile(part, (3, 1)) for part in (np.arange(start), after)]
+    return ids, np.concatenate([text[0], mrope_image_positions(start, merged_hw), text[1]], axis=1)
+
+
+def write(
+    rows: Conversations,
+    grammars: Sequence[Grammar],
+    first_id: int,
+    budget: int,
+    temperature: float,
+    rngs: Sequence[np.random.Generator],
+    last_turn: bool,
+) -> list[Turn]:
+    """Let every row write one turn to its end.
+
+    Args:
+        rows: as many as grammars.
+        grammars: fresh; advanced to ``done`` unless the budget is reached.
+        first_id: model id of the table's first token.
+        budget: most tokens of a turn.
+        temperature: 0 takes the best token.
+        rngs: one a row, so that a row's draws depend on nothing else.
+        last_turn: finished rows may be dropped from the batch.
+
+    Raises:
+        GetokError: a logit is not finite: the model has diverged.
+    """
+    turns = [Turn() for _ in grammars]
+    row_of = {index: index for index in range(len(grammars))}
+    live = list(row_of)
+
+    def put(index: int, token: int) -> None:
+        grammars[index].advance(token)
+        turns[index].ids.append(token)
+        rows.waiting[row_of[index]].append(first_id + token)
+
+    while True:
+        for index in live:
+            while len(turns[index].ids) < budget and (token := grammars[index].forced()) is not None:
+                put(index, token)
+        live = [index for index in live if not grammars[index].done and len(turns[index].ids) < budget]
+        if not live:
+            return turns
+        if last_turn and 2 * len(live) <= len(rows):
+            rows.keep([row_of[index] for index in live])
+            row_of = {index: row for row, index in enumerate(live)}
+        scores = rows.scores()
+        for index in live:
+            own, turn, grammar = scores[row_of[index]], turns[index], grammars[index]
+            if not np.isfinite(own).all():
+                raise GetokError(f"rollout: a logit is not finite after {len(turn.ids)} tokens; the model has diverged")
+            legal = grammar.legal()
+            if temperature:
+                token, log_prob = pick(own, legal, temperature, rngs[index])
+            else:
+                token = choose(grammar, own)
+                log_prob = log_prob_of(own, legal, token)
+            turn.places.append(len(turn.ids))
+            turn.log_probs.append(log_prob)
+            turn.legal.append(np.packbits(legal))
+            put(index, token)
+
+
+class Sampler:
+    """Draws answers; holds no state but the model.
+
+    Args:
+        model: any Qwen2.5-VL whose vision tower attends to the whole image.
+        layout: fixed token ids.
+        grid_hw: patches along the height and the width.
+        sampling: how to draw.
+    """
+
+    def __init__(
+        self, model: Qwen2_5_VLForConditionalGeneration, layout: Layout, grid_hw: tuple[int, int], sampling: Sampling
+    ) -> None:
+        self._model, self._layout, self._grid_hw, self.sampling = model, layout, grid_hw, sampling
+
+    @torch.no_grad()
+    def place(self, pixel_values: Tensor, group: int, seed: Sequence[int]) -> list[Rollout]:
+        """``group`` proposals for each picture, a picture's side by side.
+
+        Args:
+            pixel_values: ``(B, patches, patch_dim)`` on the model's device.
+            group: answers a picture.
+            seed: whole numbers; with them and the picture's index every draw is fixed.
+        """
+        sampling = self.sampling
+        rows = Conversations(self._model, self._layout, pixel_values, self._grid_hw)
+        rows.fork(group)
+        grammars = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
+        turns = self._write(rows, grammars, sampling.propose_tokens, sampling.temperature, seed, True)
+        return [
+            self._rollout(index // group, grammar.finished_ids(), None, not grammar.done, [], turn)
+            for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True))
+        ]
+
+    @torch.no_grad()
+    def move(self, pixel_values: Tensor, group: int, seed: Sequence[int]) -> list[Rollout]:
+        """One proposal for each picture, and ``group`` refinements of it; arguments as of `place`.
+
+        A proposal that reached its budget is not refined (as at run time): its rollouts hold no decision.
+        """
+        sampling, layout = self.sampling, self._layout
+        rows = Conversations(self._model, layout, pixel_values, self._grid_hw)
+        proposals = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
+        written = self._write(
+            rows, proposals, sampling.propose_tokens, sampling.proposal_temperature, (*seed, TABLE.delete), False
+        )
+        for waiting in rows.waiting:
+            waiting += layout.refine_turn
+        rows.fork(group)
+        grammars = [
+            RefineGrammar(own.ids if own.done else _NOTHING, sampling.rounds, sampling.limits)
+            for own in proposals
+            for _ in range(group)
+        ]
+        turns = self._write(rows, grammars, sampling.refine_tokens, sampling.temperature, seed, True)
+        rollouts = []
+        for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True)):
+            before, own = written[index // group], proposals[index // group]
+            context = [*(layout.first_id + token for token in before.ids), *layout.refine_turn]
+            truncated = not (own.done and grammar.done)
+            rollouts.append(self._rollout(index // group, own.finished_ids(), grammar.finished_ids(), truncated, context, turn))
+        return rollouts
+
+    def _write(
+        self, rows: Conversations, grammars: Sequence[Grammar], budget: int, temperature: float, seed: Sequence[int], last: bool
+    ) -> list[Turn]:
+        rngs = [np.random.default_rng((*seed, index)) for index in range(len(rows))]
+        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, last)
+
+    def _rollout(
+        self, picture: int, propose_ids: list[int], refine_ids: list[int] | None, truncated: bool,
+        context: list[int], turn: Turn,
+    ) -> Rollout:  # fmt: skip
+        written = turn.ids[: turn.places[-1] + 1] if turn.places else []
+        ids = [*context, *(self._layout.first_id + token for token in written)] if written else []
+        legal = np.array(turn.legal, dtype=np.uint8).reshape(len(turn.places), -(-_TABLE_SIZE // 8))
+        return Rollout(
+            picture, propose_ids, refine_ids, truncated, ids, [len(context) + place for place in turn.places],
+            np.array(turn.log_probs, dtype=np.float32), legal,
+        )  # fmt: skip
