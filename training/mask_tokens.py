@@ -1,0 +1,318 @@
+"""``python -m training.mask_tokens``: masks to grid tokens without training, and back.
+
+    python -m training.mask_tokens --dataset idd:PATH --split val --out runs/masks                    # masks -> tokens
+    python -m training.mask_tokens --dataset world:val --limit 40 --segmenter transformers:FOLDER --jobs 4 --out runs/sam
+    python -m training.mask_tokens --image photo.jpg --tokens "<seg><grid_9_20></seg>" --out mask.png # tokens -> mask
+
+The first writes ``tokens.jsonl`` (a line for each mask), ``run.json`` (the settings) and ``report.json`` (tokens per mask and IoU
+reached). An interrupted run continues with the same command; proposals are kept in ``--cache`` and serve every tau.
+
+Source: GETok (arXiv 2512.10554), section 3.2.1; the rule itself is in `training.mask_greedy`, the segmenters in
+`training.segmenters`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from getok_drive.errors import ConfigError, GetokError, InputError
+from getok_drive.tokens.codec import decode_points, from_text, norm_to_px, to_text
+from getok_drive.tokens.vocab import GRID_SIZE, TABLE, TOKEN_ID
+from getok_drive.types import ImageBgr
+from training.mask_greedy import TAU, greedy_cells
+from training.object_masks import MIN_AREA_SHARE, object_masks
+from training.predictions import read_lines
+from training.proposals import cached_proposals
+from training.segmenters import Segmenter, open_segmenter
+from training.sources import Source, open_source
+
+Mask = npt.NDArray[np.bool_]
+
+
+# --- tokens -> mask ----------------------------------------------------------------------------------------------------
+
+
+def points_to_mask(
+    segmenter: Segmenter, image_bgr: ImageBgr, points_px: npt.ArrayLike, box_xyxy_px: npt.ArrayLike | None = None
+) -> Mask:
+    """Tokens -> mask: each point is a positive prompt (with the box, if given); the union of the masks.
+
+    At grid points this is exactly the union that `greedy_cells` chose; after offsets, points may lie anywhere. Any segmenter
+    serves, also another than the one that made the tokens.
+
+    Args:
+        segmenter: see `training.segmenters`.
+        image_bgr: ``(H, W, 3)``.
+        points_px: ``(N, 2)``; none and no box: an empty mask.
+        box_xyxy_px: ``(4,)``, or None.
+
+    Returns:
+        ``(H, W)`` bool.
+    """
+    union = np.zeros(image_bgr.shape[:2], dtype=bool)
+    points = np.asarray(points_px, dtype=np.float64).reshape(-1, 2)
+    if len(points) or box_xyxy_px is not None:
+        for masks, _ in segmenter.propose(image_bgr, points, box_xyxy_px):
+            union |= masks.any(axis=0)
+    return union
+
+
+def segments_of(ids: Iterable[int]) -> tuple[list[npt.NDArray[np.float64]], Counter[str]]:
+    """The points of every ``<seg> ... </seg>`` of a model's answer; never raises, whatever the ids.
+
+    A grid token starts a point, offset tokens after it move it, ``<DELETE>`` takes it away; a set of tokens has no order, so a
+    repeated point counts once.
+
+    Returns:
+        For each segment the points ``(N, 2)``, image fractions; and how often each fault was met: ``stray_token`` (outside a
+        segment or unknown), ``repeated_point``, ``missing_end``.
+    """
+    segments: list[npt.NDArray[np.float64]] = []
+    faults: Counter[str] = Counter()
+    points: list[list[int]] | None = None  # cell, then offsets; an empty list is deleted
+
+    def close() -> None:
+        found = [decode_points([p[0]], [p[1:]])[0] if len(p) > 1 else decode_points([p[0]])[0] for p in points or [] if p]
+        unique = list(dict.fromkeys((float(x), float(y)) for x, y in found))
+        faults["repeated_point"] += len(found) - len(unique)
+        segments.append(np.array(unique, dtype=np.float64).reshape(-1, 2))
+
+    for value in ids:
+        token = int(value)
+        if token == TOKEN_ID["<seg>"]:
+            if points is not None:
+                faults["missing_end"] += 1
+                close()
+            points = []
+        elif points is None:
+            faults["stray_token"] += 1
+        elif token == TOKEN_ID["</seg>"]:
+            close()
+            points = None
+        elif 0 <= token < GRID_SIZE**2:
+            points.append([token])
+        elif TABLE.offset_base <= token < TABLE.delete and points and points[-1]:
+            points[-1].append(token)
+        elif token == TABLE.delete and points and points[-1]:
+            points[-1] = []
+        else:
+            faults["stray_token"] += 1
+    if points is not None:
+        faults["missing_end"] += 1
+        close()
+    return segments, +faults
+
+
+def tokens_to_masks(segmenter: Segmenter, image_bgr: ImageBgr, ids: Iterable[int]) -> tuple[list[Mask], Counter[str]]:
+    """The mask of every segment of a model's answer, and the faults in it (see `segments_of`)."""
+    segments, faults = segments_of(ids)
+    size_wh = (image_bgr.shape[1], image_bgr.shape[0])
+    return [points_to_mask(segmenter, image_bgr, norm_to_px(points, size_wh)) for points in segments], faults
+
+
+# --- masks -> tokens ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a worker needs; plain values, so that it can be sent to another process."""
+
+    dataset: str
+    split: str
+    size: str
+    limit: int | None
+    segmenter: str
+    tau: float
+    max_tokens: int
+    min_area_share: float
+    cache: str | None
+
+    def source(self) -> Source:
+        """The data set."""
+        return open_source(self.dataset, self.split, self.size, self.limit, masks=True)
+
+
+_WORKER: dict[str, Any] = {}
+
+
+def _start(job: Job) -> None:
+    cv2.setNumThreads(1)
+    _WORKER.update(job=job, source=job.source(), segmenter=open_segmenter(job.segmenter))
+
+
+def _picture(index: int) -> dict[str, Any]:
+    """The line of one picture."""
+    job, source = _WORKER["job"], _WORKER["source"]
+    sample = source.load(index)
+    items = list(object_masks(sample, job.min_area_share))
+    record: dict[str, Any] = {"key": source.key(index), "size_wh": list(sample.size_wh), "masks": []}
+    if not items:
+        return record
+    proposals = cached_proposals(_WORKER["segmenter"], sample.image_bgr, Path(job.cache) if job.cache else None)
+    for item in items:
+        found = greedy_cells(item.mask, proposals, job.tau, job.max_tokens)
+        record["masks"].append(
+            {
+                "name": item.name,
+                "label": item.label,
+                "area_px": int(item.mask.sum()),
+                "tokens": to_text([TOKEN_ID["<seg>"], *found.cells, TOKEN_ID["</seg>"]]),
+                "count": len(found.cells),
+                "iou": round(found.iou, 6),
+                "reason": found.reason,
+            }
+        )
+    return record
+
+
+def _lines(job: Job, indices: Sequence[int], jobs: int) -> Iterator[dict[str, Any]]:
+    """Lines in order, from this process or from several."""
+    if jobs == 1 or len(indices) < 2:
+        _start(job)
+        yield from map(_picture, indices)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(indices)), _start, (job,)) as pool:
+        yield from pool.imap(_picture, indices)
+
+
+def convert(job: Job, out: Path, jobs: int = 1) -> dict[str, Any]:
+    """Convert every mask of a data set, continuing an interrupted run.
+
+    Args:
+        job: what to do.
+        out: folder for ``tokens.jsonl``, ``run.json`` and ``report.json``.
+        jobs: processes.
+
+    Returns:
+        The report, see `summary`.
+
+    Raises:
+        ConfigError: a setting out of range, or ``out`` holds a run of other settings.
+        InputError: the data set has no masks.
+    """
+    if not 0 < job.tau <= 1 or job.max_tokens < 1 or jobs < 1 or not 0 <= job.min_area_share < 1:
+        raise ConfigError("expected 0 < --tau <= 1, --max-tokens and --jobs of 1 or more, 0 <= --min-area < 1")
+    source = job.source()
+    settings = {name: getattr(job, name) for name in Job.__slots__ if name not in ("cache", "limit")}
+    settings["segmenter"] = open_segmenter(job.segmenter).name
+    out.mkdir(parents=True, exist_ok=True)
+    lines, run = out / "tokens.jsonl", out / "run.json"
+    done: dict[str, dict[str, Any]] = {}
+    if lines.exists():
+        before = json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
+        changed = sorted(name for name in settings if before.get(name) != settings[name])
+        if changed:
+            raise ConfigError(
+                f"{out}: holds a run of other settings ({', '.join(changed)} differ); delete it or give another --out"
+            )
+        done = {record["key"]: record for record in read_lines(lines, repair=True)}
+    run.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    missing = [index for index in range(len(source)) if source.key(index) not in done]
+    with lines.open("a", encoding="utf-8") as file:
+        for record in tqdm(_lines(job, missing, jobs), total=len(missing), unit="picture", disable=None):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            done[record["key"]] = record
+    masks = [mask for index in range(len(source)) for mask in done[source.key(index)]["masks"]]
+    if not masks:
+        raise InputError(f"--dataset {job.dataset}: no instance or semantic masks in its {len(source)} pictures")
+    report = {**settings, "pictures": len(source), **summary(masks)}
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def summary(masks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tokens per mask and IoU of converted masks: all, those that reached tau, and by size.
+
+    Args:
+        masks: with ``count``, ``iou``, ``reason`` and ``area_px``; at least one.
+    """
+
+    def of(some: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        counts = np.array([mask["count"] for mask in some], dtype=float)
+        return {
+            "masks": len(some),
+            "tokens_mean": round(float(counts.mean()), 2),
+            "tokens_median": float(np.median(counts)),
+            "iou_mean": round(float(np.mean([mask["iou"] for mask in some])), 4),
+            "reached_share": round(float(np.mean([mask["reason"] == "reached" for mask in some])), 4),
+        }
+
+    groups = {"all": list(masks), "reached": [mask for mask in masks if mask["reason"] == "reached"]}
+    for name, low, high in (("under_400_px", 0, 400), ("400_to_4000_px", 400, 4000), ("over_4000_px", 4000, np.inf)):
+        groups[name] = [mask for mask in masks if low <= mask["area_px"] < high]
+    report: dict[str, Any] = {name: of(some) for name, some in groups.items() if some}
+    report["reasons"] = dict(Counter(str(mask["reason"]) for mask in masks))
+    return report
+
+
+# --- the command -------------------------------------------------------------------------------------------------------
+
+
+def _decode(options: argparse.Namespace) -> None:
+    image = cv2.imread(str(options.image), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"--image {options.image}: cannot be read as a picture")
+    masks, faults = tokens_to_masks(
+        open_segmenter(options.segmenter), np.asarray(image, dtype=np.uint8), from_text(options.tokens)
+    )
+    picture = np.zeros(image.shape[:2], np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        picture[mask] = min(number, 255)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(options.out), picture):
+        raise InputError(f"--out {options.out}: cannot be written; use a file name that ends in .png")
+    print(f"{options.out}: {len(masks)} masks, {[int(mask.sum()) for mask in masks]} pixels; faults {dict(faults) or 'none'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; exit status 0, or 2 on bad input."""
+    parser = argparse.ArgumentParser(prog="python -m training.mask_tokens", description=__doc__.split("\n\n")[0])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", help="world:test, world:FIRST-LAST, or KIND:PATH (see training.sources)")
+    what.add_argument("--image", type=Path, help="decode --tokens on this picture instead")
+    parser.add_argument("--tokens", default="", help='e.g. "<seg><grid_9_20><grid_11_20></seg>"')
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--size", default="448x252", help="of the world's pictures")
+    parser.add_argument("--limit", type=int, help="only the first N pictures")
+    parser.add_argument("--segmenter", default="opencv", help="opencv, transformers:FOLDER or sam2:CONFIG:CHECKPOINT")
+    parser.add_argument("--tau", type=float, default=TAU, help="IoU at which to stop")
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--min-area", type=float, default=MIN_AREA_SHARE, help="smallest mask, share of the image")
+    parser.add_argument("--cache", type=Path, help="folder for proposals (default: OUT/proposals)")
+    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2))
+    parser.add_argument("--out", type=Path, required=True, help="folder, or the mask's file with --image")
+    options = parser.parse_args(arguments)
+    try:
+        if options.image is not None:
+            _decode(options)
+            return 0
+        cache = None if options.no_cache else str(options.cache or options.out / "proposals")
+        job = Job(
+            options.dataset, options.split, options.size, options.limit, options.segmenter,
+            options.tau, options.max_tokens, options.min_area, cache,
+        )  # fmt: skip
+        print(json.dumps(convert(job, options.out, options.jobs), indent=2))
+    except GetokError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
