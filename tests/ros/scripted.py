@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from getok_drive import bundle as bundles
+from getok_drive import runtime
 from getok_drive.errors import BackendError
 from getok_drive.preprocess import Preprocessor
 from getok_drive.runtime.backend import Geometry
@@ -90,8 +90,7 @@ def write_bundle(folder: Path, name: str = "scripted") -> Path:
 
 def register() -> None:
     """Makes ``backend="fake"`` known in this process."""
-    backends: dict[str, Any] = bundles.BACKENDS  # type: ignore[assignment]
-    backends["fake"] = lambda: ScriptedBackend
+    runtime.BACKENDS["fake"] = (ScriptedBackend.__module__, ScriptedBackend.__qualname__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
