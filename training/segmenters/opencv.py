@@ -1,7 +1,7 @@
 """The segmenter without weights: watershed regions, merged by colour into a tree; a box prompt is cut out with GrabCut.
 
 Sources: marker-controlled watershed (Meyer 1992) and GrabCut (Rother et al. 2004) of OpenCV; merging in the order of Ward's
-criterion (1963). Which scale of the tree a point means is decided like "maximally stable regions" (Matas et al. 2002).
+criterion (1963).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from getok_drive.tokens.vocab import GRID_SIZE
 from getok_drive.types import ImageBgr
 from training.segmenters import Masks, Scores, checked_prompts
 
@@ -35,8 +36,7 @@ class MergeTree:
         high: ``(nodes,)`` last rank of a node, plus 1.
         parent: ``(nodes,)`` the node it is merged into; the root is its own parent.
         height: ``(nodes,)`` Ward's cost of the merge that made it, never falling towards the root; 0 for a region.
-        area: ``(nodes,)`` pixels.
-        leaf: ``(H, W)`` node of the region of each pixel.
+            leaf: ``(H, W)`` node of the region of each pixel.
     """
 
     rank: Int
@@ -44,7 +44,6 @@ class MergeTree:
     high: Int
     parent: Int
     height: Float
-    area: Float
     leaf: Int
 
     def mask(self, node: int) -> npt.NDArray[np.bool_]:
@@ -55,27 +54,27 @@ class MergeTree:
 class OpenCvSegmenter:
     """Default where no SAM fits. Honest limits: it knows colour only, so that an object of many colours needs many points.
 
-    Without a box: the image is cut into ``seeds**2`` watershed regions that follow its edges; neighbours are merged, the pair
-    that adds least to the colour variance first (Ward), which gives a tree from regions to the whole image. A point means the
-    node above it that survives longest, by the ratio of the costs at which it is merged away and at which it was made, of at
-    most ``most_share`` of the image.
+    Without a box: the image is cut into ``seeds**2`` watershed regions that follow its edges (by default around the very grid
+    points); neighbours are merged, the pair that adds least to the colour variance first (Ward), which gives a tree from regions
+    to the whole image. A point means the largest node above it that was made by merges of no more than ``cost``: even surfaces
+    become one region, objects keep theirs.
 
     With a box: GrabCut in the box, the point and its surroundings being sure foreground, everything outside sure background.
     """
 
-    def __init__(self, seeds: int = 64, floor: float = 300.0, most_share: float = 0.5, blur_px: float = 0.8) -> None:
+    def __init__(self, seeds: int = GRID_SIZE, cost: float = 1500.0, blur_px: float = 0.8) -> None:
         """Args:
         seeds: watershed markers along each axis.
-        floor: merges of less cost (pixels times squared Lab distance, for an image of 100 000 pixels) are always made.
-        most_share: largest node, share of the image.
+        cost: greatest cost of a merge, pixels times squared Lab distance, in an image of 100 000 pixels (other sizes in
+            proportion). The default measured best: see docs/mask_tokens.md.
         blur_px: standard deviation of the blur before everything, pixels.
         """
-        self._seeds, self._floor, self._most_share, self._blur_px = seeds, floor, most_share, blur_px
+        self._seeds, self._cost, self._blur_px = seeds, cost, blur_px
 
     @property
     def name(self) -> str:
         """The method and its settings."""
-        return f"opencv-tree-1/{self._seeds}/{self._floor}/{self._most_share}/{self._blur_px}"
+        return f"opencv-tree-1/{self._seeds}/{self._cost}/{self._blur_px}"
 
     def propose(
         self, image_bgr: ImageBgr, points_px: npt.ArrayLike, box_xyxy_px: npt.ArrayLike | None = None
@@ -89,7 +88,7 @@ class OpenCvSegmenter:
         tree = self.tree(image_bgr)
         at = np.rint(points).astype(np.intp)
         leaves, which = np.unique(tree.leaf[at[:, 1], at[:, 0]], return_inverse=True)
-        chosen = [self._stable(tree, int(leaf)) for leaf in leaves]
+        chosen = [self._node(tree, int(leaf)) for leaf in leaves]
         for start in range(0, len(points), _BATCH):
             picked = [chosen[k] for k in which.reshape(-1)[start : start + _BATCH]]
             yield np.stack([tree.mask(node) for node, _ in picked]), np.array([score for _, score in picked], np.float32)
@@ -100,19 +99,13 @@ class OpenCvSegmenter:
         lab = cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
         return _merged(_regions(smooth, self._seeds), lab)
 
-    def _stable(self, tree: MergeTree, leaf: int) -> tuple[int, float]:
-        """The node above ``leaf`` that a point means, and ``1 - made / merged`` costs as its score."""
-        pixels = tree.rank.size
-        floor = self._floor * pixels / 1e5
-        best, best_ratio, node = leaf, 0.0, leaf
-        while (above := int(tree.parent[node])) != node:
-            ratio = max(tree.height[above], floor) / max(tree.height[node], floor)
-            if ratio > best_ratio:
-                best, best_ratio = node, float(ratio)
-            if tree.area[above] > self._most_share * pixels:
-                break
+    def _node(self, tree: MergeTree, leaf: int) -> tuple[int, float]:
+        """The node above the region ``leaf`` that a point means, and ``1 - cost / cost of the next merge`` as its score."""
+        most = self._cost * tree.rank.size / 1e5
+        node = leaf
+        while (above := int(tree.parent[node])) != node and tree.height[above] <= most:
             node = above
-        return best, 1.0 - 1.0 / max(best_ratio, 1.0)
+        return node, 1.0 - most / tree.height[above] if above != node else 1.0
 
 
 # --- the tree ----------------------------------------------------------------------------------------------------------
@@ -141,14 +134,12 @@ def _merged(regions: Int, lab: npt.NDArray[np.float32]) -> MergeTree:
     count = int(regions.max()) + 1
     flat = regions.reshape(-1)
     nodes = 2 * count - 1
-    area = np.zeros(nodes)
-    area[:count] = np.bincount(flat, minlength=count)
     total = [[0.0, 0.0, 0.0] for _ in range(nodes)]
     for channel in range(3):
         sums = np.bincount(flat, weights=lab[..., channel].reshape(-1).astype(np.float64), minlength=count)
         for region, value in enumerate(sums.tolist()):
             total[region][channel] = value
-    size = area.tolist()
+    size = [float(pixels) for pixels in np.bincount(flat, minlength=nodes)]
 
     def cost(a: int, b: int) -> float:
         apart = sum((x / size[a] - y / size[b]) ** 2 for x, y in zip(total[a], total[b], strict=True))
@@ -185,7 +176,7 @@ def _merged(regions: Int, lab: npt.NDArray[np.float32]) -> MergeTree:
             heapq.heappush(queue, (cost(node, other), other, node))
         node += 1
     low, high = _ranges(children, count, nodes)
-    return MergeTree(low[regions], low, high, parent, height, np.asarray(size), regions)
+    return MergeTree(low[regions], low, high, parent, height, regions)
 
 
 def _ranges(children: dict[int, tuple[int, int]], leaves: int, nodes: int) -> tuple[Int, Int]:
