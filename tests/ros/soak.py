@@ -49,9 +49,10 @@ class Result:
     @property
     def growth_mb(self) -> float:
         """Memory at the end (median of the last tenth) above that once settled (median of as long a stretch)."""
-        settled = [mb for at_s, mb in self.rss_mb if _SETTLED <= at_s / self.seconds < _SETTLED + 0.1]
-        end = [mb for at_s, mb in self.rss_mb if at_s / self.seconds >= 0.9]
-        return float(np.median(end) - np.median(settled)) if settled and end else float("nan")
+        values = [mb for _, mb in self.rss_mb]
+        width = max(1, len(values) // 10)
+        first = int(len(values) * _SETTLED)
+        return float(np.median(values[-width:]) - np.median(values[first : first + width])) if values else float("nan")
 
     def failures(self, most_growth_mb: float = 20.0) -> list[str]:
         """Targets missed."""
