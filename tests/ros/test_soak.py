@@ -20,6 +20,6 @@ def test_cameras_that_come_and_go(ros: Client) -> None:
 
 def test_verdicts_can_fail() -> None:
     rss_mb = [(float(second), 100.0 + second / 10) for second in range(600)]
-    assert Result(600.0, recoveries_s=[1.0], rss_mb=rss_mb, exit_code=0).failures() == ["memory grew by 41.9 MB"]
+    assert Result(600.0, recoveries_s=[1.0], rss_mb=rss_mb, exit_code=0).failures() == ["memory grew by 42.0 MB"]
     assert len(Result(600.0, recoveries_s=[5.0], rss_mb=rss_mb, exit_code=1, crashed=True).failures()) == 4
     assert Result(600.0, recoveries_s=[1.0], rss_mb=[(s, 100.0) for s, _ in rss_mb], exit_code=0).failures() == []
