@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens.codec import cells_to_points_px, from_text, mask_to_cells
 from getok_drive.tokens.vocab import TOKEN_ID
 from training import mask_tokens
+from training.datasets import idd
 from training.mask_greedy import greedy_cells, union_mask
 from training.mask_tokens import points_to_mask, segments_of, tokens_to_masks
 from training.object_masks import object_masks
@@ -369,3 +372,22 @@ def test_the_command_decodes(scene, tmp_path, capsys):
     assert picture[61, 97] == 2
     assert mask_tokens.main(["--image", str(tmp_path / "b.png"), "--out", str(out)]) == 2
     assert "b.png" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_same_lines(tmp_path):
+    arguments = ["--dataset", "world:5-7", "--size", "160x90", "--min-area", "0.003", "--no-cache"]
+    assert mask_tokens.main([*arguments, "--jobs", "1", "--out", str(tmp_path / "one")]) == 0
+    assert mask_tokens.main([*arguments, "--jobs", "2", "--out", str(tmp_path / "two")]) == 0
+    assert (tmp_path / "one" / "tokens.jsonl").read_bytes() == (tmp_path / "two" / "tokens.jsonl").read_bytes()
+
+
+def test_an_even_real_road_takes_few_tokens():
+    folder = Path(os.environ.get("GETOK_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "idd_lite"
+    if not folder.is_dir():
+        pytest.skip(f"no IDD lite at {folder}; set GETOK_DATA")
+    sample = idd.open_samples(folder, "val")[120]  # a worn road takes more than 64: see docs/mask_tokens.md
+    road = next(item for item in object_masks(sample) if item.name == "class:0:0")
+    found = greedy_cells(road.mask, propose(OpenCvSegmenter(), sample.image_bgr), 0.8)
+    assert found.reached
+    assert len(found.cells) < len(mask_to_cells(road.mask)) / 10

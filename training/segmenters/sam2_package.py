@@ -26,8 +26,8 @@ class PackageSam2:
             raise ConfigError(f"--segmenter sam2:{config}:{checkpoint}: the checkpoint file does not exist")
         try:
             import torch
-            from sam2.build_sam import build_sam2
-            from sam2.sam2_image_predictor import SAM2ImagePredictor
+            from sam2.build_sam import build_sam2  # type: ignore[import-not-found]
+            from sam2.sam2_image_predictor import SAM2ImagePredictor  # type: ignore[import-not-found]
         except ImportError as error:
             raise ConfigError(
                 f"--segmenter sam2: the sam2 package cannot be imported ({error}); pip install sam2, or use transformers:FOLDER"
