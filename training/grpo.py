@@ -134,10 +134,13 @@ class Pictures:
         self._source = None if config.data == "world" else open_source(config.data, "train")
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
+    def first(self, step: int) -> int:
+        """Number in the run of the step's first picture of this process."""
+        return (step * self._world_size + self._rank) * self._config.prompts
+
     def at(self, step: int) -> list[Sample]:
         """The step's pictures of this process."""
-        first = (step * self._world_size + self._rank) * self._config.prompts
-        numbers = range(first, first + self._config.prompts)
+        numbers = range(self.first(step), self.first(step) + self._config.prompts)
         if self._source is None:
             return [world.render(WORLD_SEEDS[self._config.seed * 10_000_000 + number], self._size_wh) for number in numbers]
         return [self._source.load(self._shuffled(number)) for number in numbers]
@@ -173,7 +176,8 @@ class Trainer:
 
     def __init__(self, config: GrpoConfig, out: Path, start_from: Path) -> None:
         self.config, self.out = config, out
-        self.accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+        gpu = torch.cuda.is_available()  # without cpu=True, processes on a machine without a GPU would not find each other
+        self.accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
         if config.threads and self.accelerator.device.type == "cpu":
             torch.set_num_threads(config.threads)
         set_seed(config.seed)
@@ -209,12 +213,12 @@ class Trainer:
         """Patches of the pictures on the device."""
         return torch.from_numpy(np.stack([self.preprocess(s.image_bgr)[0] for s in samples])).to(self.accelerator.device)
 
-    def rollouts(self, pixels: Tensor, group: int, sampling: Sampling, seed: Sequence[int]) -> list[Rollout]:
-        """``group`` answers a picture in the turn that the stage trains."""
+    def rollouts(self, pixels: Tensor, group: int, sampling: Sampling, first: int) -> list[Rollout]:
+        """``group`` answers a picture in the turn that the stage trains; ``first`` numbers the pictures in the run."""
         sampler = Sampler(self.plain.model, self.layout, self.preprocess.grid_hw, sampling)
         draw = sampler.place if self.config.stage == "placement" else sampler.move
         with self.accelerator.autocast():
-            return draw(pixels, group, seed)
+            return draw(pixels, group, self.config.seed, first)
 
     def rewards(self, samples: Sequence[Sample], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
         """Every reward of every answer, in order."""
@@ -235,8 +239,7 @@ class Trainer:
         config, clock = self.config, time.perf_counter()
         samples = self.pictures.at(self.step)
         pixels = self.pixels(samples)
-        seed = (config.seed, self.step, self.accelerator.process_index)
-        rollouts = self.rollouts(pixels, config.group, config.sampling, seed)
+        rollouts = self.rollouts(pixels, config.group, config.sampling, self.pictures.first(self.step))
         sampled_s = time.perf_counter() - clock
         rewards = self.rewards(samples, rollouts)
         overall = np.array([reward["overall"] for reward in rewards]).reshape(len(samples), config.group)
@@ -353,7 +356,7 @@ class Trainer:
         seeds = list(world.VAL_SEEDS)[: self.config.eval_images]
         for first in range(0, len(seeds), 16):
             samples = [world.render(seed, self.size_wh) for seed in seeds[first : first + 16]]
-            results += self.rewards(samples, self.rollouts(self.pixels(samples), 1, greedy, (0,)))
+            results += self.rewards(samples, self.rollouts(self.pixels(samples), 1, greedy, first))
         return {f"val_{name}": _mean([result[name] for result in results]) for name in results[0]}
 
     def _ask_stop(self, number: int, frame: FrameType | None) -> None:

@@ -25,7 +25,7 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from getok_drive.errors import ConfigError, GetokError
 from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar, choose
 from getok_drive.tokens.limits import Limits
-from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID, TOKENS
+from getok_drive.tokens.vocab import OFFSET_ROUNDS, TOKEN_ID, TOKENS
 from training.collate import Layout, mrope_image_positions
 from training.model import vision_tokens
 
@@ -279,26 +279,28 @@ class Sampler:
         self._model, self._layout, self._grid_hw, self.sampling = model, layout, grid_hw, sampling
 
     @torch.no_grad()
-    def place(self, pixel_values: Tensor, group: int, seed: Sequence[int]) -> list[Rollout]:
+    def place(self, pixel_values: Tensor, group: int, seed: int, first: int = 0) -> list[Rollout]:
         """``group`` proposals for each picture, a picture's side by side.
 
         Args:
             pixel_values: ``(B, patches, patch_dim)`` on the model's device.
             group: answers a picture.
-            seed: whole numbers; with them and the picture's index every draw is fixed.
+            seed: of the run.
+            first: number of the first picture in the run. An answer's draws depend on the seed, its picture's number and its own
+                number in the group alone, so they do not change with the number of processes.
         """
         sampling = self.sampling
         rows = Conversations(self._model, self._layout, pixel_values, self._grid_hw)
         rows.fork(group)
         grammars = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
-        turns = self._write(rows, grammars, sampling.propose_tokens, sampling.temperature, seed, True)
+        turns = self._write(rows, grammars, sampling.propose_tokens, sampling.temperature, (seed, 1), first, group)
         return [
             self._rollout(index // group, grammar.finished_ids(), None, not grammar.done, [], turn)
             for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True))
         ]
 
     @torch.no_grad()
-    def move(self, pixel_values: Tensor, group: int, seed: Sequence[int]) -> list[Rollout]:
+    def move(self, pixel_values: Tensor, group: int, seed: int, first: int = 0) -> list[Rollout]:
         """One proposal for each picture, and ``group`` refinements of it; arguments as of `place`.
 
         A proposal that reached its budget is not refined (as at run time): its rollouts hold no decision.
@@ -306,9 +308,7 @@ class Sampler:
         sampling, layout = self.sampling, self._layout
         rows = Conversations(self._model, layout, pixel_values, self._grid_hw)
         proposals = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
-        written = self._write(
-            rows, proposals, sampling.propose_tokens, sampling.proposal_temperature, (*seed, TABLE.delete), False
-        )
+        written = self._write(rows, proposals, sampling.propose_tokens, sampling.proposal_temperature, (seed, 0), first, 0)
         for waiting in rows.waiting:
             waiting += layout.refine_turn
         rows.fork(group)
@@ -317,7 +317,7 @@ class Sampler:
             for own in proposals
             for _ in range(group)
         ]
-        turns = self._write(rows, grammars, sampling.refine_tokens, sampling.temperature, seed, True)
+        turns = self._write(rows, grammars, sampling.refine_tokens, sampling.temperature, (seed, 1), first, group)
         rollouts = []
         for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True)):
             before, own = written[index // group], proposals[index // group]
@@ -327,10 +327,13 @@ class Sampler:
         return rollouts
 
     def _write(
-        self, rows: Conversations, grammars: Sequence[Grammar], budget: int, temperature: float, seed: Sequence[int], last: bool
-    ) -> list[Turn]:
-        rngs = [np.random.default_rng((*seed, index)) for index in range(len(rows))]
-        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, last)
+        self, rows: Conversations, grammars: Sequence[Grammar], budget: int, temperature: float,
+        seed: tuple[int, int], first: int, group: int,
+    ) -> list[Turn]:  # fmt: skip
+        """One turn of all rows; ``group`` 0: one row a picture, and another turn follows."""
+        size = group or 1
+        rngs = [np.random.default_rng((*seed, first + index // size, index % size)) for index in range(len(rows))]
+        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, bool(group))
 
     def _rollout(
         self, picture: int, propose_ids: list[int], refine_ids: list[int] | None, truncated: bool,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,3 +150,27 @@ def test_pictures_are_a_function_of_the_step(tmp_path):
     assert all(np.array_equal(a.image_bgr, b.image_bgr) for a, b in zip(first, again, strict=True))
     ranks = [grpo.Pictures(config, (112, 56), rank, 2).at(0)[0].image_bgr for rank in (0, 1)]
     assert not np.array_equal(*ranks)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tiny_checkpoint, tmp_path):
+    assert run(tiny_checkpoint, tmp_path / "one", *SMALL, "steps=2", "prompts=4") == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training.grpo"]
+    command = [
+        "--preset",
+        "tiny",
+        "--start-from",
+        str(tiny_checkpoint),
+        "--out",
+        str(tmp_path / "two"),
+        *SMALL,
+        "steps=2",
+        "prompts=2",
+    ]
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([*launch, *command], check=True, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250)
+    one, two = records(tmp_path / "one"), records(tmp_path / "two")
+    assert len(one) == len(two) == 2
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss", "kl", "entropy", "grad_norm", "reward/overall"):
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), name

@@ -11,6 +11,7 @@ from getok_drive.tokens.codec import cell_centers, norm_to_px, offsets_for, px_t
 from getok_drive.tokens.elements import canonical_elements, propose_ids, refine_ids
 from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID
 from getok_drive.types import Box, DrivableArea, Lane, Sign
+from training.metrics import culane
 from training.rewards import Completion, RewardSettings, driving_movement, driving_placement
 from training.samples import Sample
 
@@ -121,6 +122,22 @@ def test_lane_closeness_by_hand():
     assert reward["lane_f1"] == 0.0
 
 
+def test_lane_f1_is_the_official_metric_for_answers_scored_together():
+    truth = labels(lanes=(Lane(at(*LANE_CELLS)), Lane(at(cell(20, 30), cell(22, 12)))))
+    answers = [
+        lane(*LANE_CELLS),
+        lane(cell(20, 30), cell(22, 12)) + lane(cell(3, 30), cell(4, 20)),
+        lane(cell(9, 30), cell(12, 18)),
+    ]
+    batch = [Completion(truth, [*answer, *END]) for answer in (*answers, [])]
+    rewards = driving_placement(batch, RewardSettings(lane_thresholds=(0.3, 0.5)))
+    for item, reward in zip(batch, rewards, strict=True):
+        predicted = [e.points_px for e in item.scene().lanes]
+        counts = culane.culane_counts([e.points_px for e in truth.lanes], predicted, SIZE_WH, (0.3, 0.5)).astype(float)
+        assert reward["lane_f1"] == pytest.approx(np.mean([culane.f1_at(counts, index) for index in (0, 1)]))
+    assert rewards[0]["lane_f1"] == pytest.approx(2 / 3) and rewards[1]["lane_f1"] == pytest.approx(0.5)
+
+
 def test_box_closeness_by_hand():
     wider = placed([*car(CAR_CELLS[0], cell(19, 18)), *END])
     corner = (840 / 32) / 4  # one of four coordinates differs by one cell, in a picture of 840 px
@@ -197,8 +214,8 @@ def test_never_moving_earns_no_gain():
 def test_point_refinement_counts_what_was_near_already():
     truth, right = off_grid(0.4)  # 20.5 px: off a lane's stroke of 15 px and within a sign's disc of 32.8 px
     lazy = moved(PERFECT, [STAY] * len(right), truth)
-    # The slanted lane is 20.5 px (its end) and 15.04 px away: outside. Of the area's corners the lower left one is 20.5 px off its
-    # outline, the upper left one 11.5 px; the other two lie on level edges. The sign is within its disc.
+    # The slanted lane is 20.5 px (its end) and 15.04 px away: outside. Of the area's corners the lower left one is 20.5 px from
+    # the outline, the upper left one 11.5 px; the other two lie on level edges. The sign is within its disc.
     assert lazy["point_refinement"] == pytest.approx(np.mean([0, 0, 0, 0, 1, 1, 1, 1]))
 
 

@@ -46,7 +46,7 @@ from getok_drive.tokens.reading import Answer, Proposed, read_proposal, read_ref
 from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, OFFSET_ROUNDS, SIGN_CLASSES, TOKENS
 from getok_drive.types import Scene
 from training.metrics import culane
-from training.metrics.assignment import assign_within
+from training.metrics.assignment import assign_culane, assign_within
 from training.metrics.detection import Boxes, box_ious, detection_counts_by_class
 from training.metrics.drivable import region_row
 from training.metrics.points import SIGN_RADIUS, point_counts_by_class
@@ -99,11 +99,23 @@ def f1(counts: FloatArray) -> float:
 # --- one reward each -------------------------------------------------------------------------------------------------
 
 
-def lane_f1(labels: Sample, scene: Scene, thresholds: Sequence[float]) -> float:
-    """Mean over the thresholds of the picture's CULane F1."""
-    truth, predicted = [lane.points_px for lane in labels.lanes], [lane.points_px for lane in scene.lanes]
-    counts = culane.culane_counts(truth, predicted, labels.size_wh, thresholds)
-    return float(np.mean([f1(row) for row in counts.astype(np.float64)]))
+def lane_ious(labels: Sample, scenes: Sequence[Scene]) -> list[FloatArray]:
+    """Stroke IoUs ``(G, P)`` of CULane's metric for several answers to one picture; its labels are drawn once."""
+    counts = [len(scene.lanes) for scene in scenes]
+    if not labels.lanes or not sum(counts):
+        return [np.zeros((len(labels.lanes), count)) for count in counts]
+    truth, predicted = (
+        [culane.scale_points(lane.points_px, labels.size_wh, culane.PICTURE_WH) for lane in lanes]
+        for lanes in (labels.lanes, [lane for scene in scenes for lane in scene.lanes])
+    )
+    return np.split(culane.stroke_ious(truth, predicted), np.cumsum(counts)[:-1], axis=1)
+
+
+def lane_f1(ious: FloatArray, thresholds: Sequence[float]) -> float:
+    """Mean over the thresholds of the picture's CULane F1, from `lane_ious`; equals `culane.culane_counts` (tested)."""
+    best = ious[assign_culane(ious)] if ious.size else np.zeros(0)
+    hits = [int((best > threshold).sum()) for threshold in thresholds]
+    return float(np.mean([f1(np.array([hit, ious.shape[1] - hit, ious.shape[0] - hit])) for hit in hits]))
 
 
 def lane_closeness(labels: Sample, scene: Scene, limit: float) -> float:
@@ -186,24 +198,39 @@ def non_repetition(labels: Sample, scene: Scene, settings: RewardSettings) -> fl
 def driving_placement(batch: Sequence[Completion], settings: RewardSettings | None = None) -> list[dict[str, float]]:
     """Rewards of proposed scenes (or of refined ones, where `Completion.refine_ids` is given), with ``overall``."""
     settings = settings or RewardSettings()
-    return [weighted(_placement(item, settings), settings.driving_placement) for item in batch]
+    return [
+        weighted(_placement(item, scene, ious, settings), settings.driving_placement)
+        for item, scene, ious in zip(batch, *_scenes(batch), strict=True)
+    ]
 
 
-def _placement(item: Completion, settings: RewardSettings) -> dict[str, float]:
-    labels, scene = item.labels, item.scene()
+def _scenes(batch: Sequence[Completion]) -> tuple[list[Scene], list[FloatArray]]:
+    """Each completion's scene, and its lanes' IoUs with its labels (those that share a picture are drawn together)."""
+    scenes = [item.scene() for item in batch]
+    of_picture: dict[int, list[int]] = {}
+    for index, item in enumerate(batch):
+        of_picture.setdefault(id(item.labels), []).append(index)
+    ious: dict[int, FloatArray] = {}
+    for indices in of_picture.values():
+        ious.update(zip(indices, lane_ious(batch[indices[0]].labels, [scenes[index] for index in indices]), strict=True))
+    return scenes, [ious[index] for index in range(len(batch))]
+
+
+def _placement(item: Completion, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
+    labels = item.labels
     return {
         "format": format_reward(not item.truncated and not scene.report.dropped),
         "non_repetition": non_repetition(labels, scene, settings),
-        **_scene_rewards(labels, scene, settings),
+        **_scene_rewards(labels, scene, ious, settings),
         "lane_closeness": lane_closeness(labels, scene, settings.lane_limit) if "lanes" in labels.known else NAN,
         "box": box_closeness(labels, scene, settings.l1_scale_px) if "boxes" in labels.known else NAN,
     }
 
 
-def _scene_rewards(labels: Sample, scene: Scene, settings: RewardSettings) -> dict[str, float]:
+def _scene_rewards(labels: Sample, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
     known = labels.known
     return {
-        "lane_f1": lane_f1(labels, scene, settings.lane_thresholds) if "lanes" in known else NAN,
+        "lane_f1": lane_f1(ious, settings.lane_thresholds) if "lanes" in known else NAN,
         "polygon_iou": polygon_iou(labels, scene) if "drivable" in known else NAN,
         "detection_f1": (
             detection_f1(labels, scene, settings.box_threshold, settings.box_min_height) if "boxes" in known else NAN
@@ -271,19 +298,22 @@ def driving_movement(batch: Sequence[Completion], settings: RewardSettings | Non
     settings = settings or RewardSettings()
     if any(item.refine_ids is None for item in batch):
         raise ValueError("driving_movement: a completion has no refine_ids; give [] for an empty refinement")
-    return [weighted(_movement(item, settings), settings.driving_movement) for item in batch]
+    return [
+        weighted(_movement(item, scene, ious, settings), settings.driving_movement)
+        for item, scene, ious in zip(batch, *_scenes(batch), strict=True)
+    ]
 
 
-def _movement(item: Completion, settings: RewardSettings) -> dict[str, float]:
+def _movement(item: Completion, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
     labels, elements = item.labels, moved_elements(item)
-    scene, unmoved = item.scene(), replace(item, refine_ids=None).scene()
+    unmoved = replace(item, refine_ids=None).scene()
     return {
         "format": format_reward(not item.truncated and not scene.report.dropped),
         "point_refinement": _point_refinement(labels, elements, item.rounds, settings),
         "lane_gain": _lane_gain(labels, elements, settings),
         "polygon_gain": _polygon_gain(labels, scene, unmoved, settings.gain_floor),
         "box_refinement": _box_refinement(labels, elements, settings),
-        **_scene_rewards(labels, scene, settings),
+        **_scene_rewards(labels, scene, ious, settings),
     }
 
 
