@@ -120,9 +120,6 @@ class GrpoConfig:
 PRESETS: dict[str, GrpoConfig] = {
     "tiny": GrpoConfig(steps=4, prompts=2, group=4, learning_rate=1e-3, prompts_per_pass=1, eval_every=0, save_every=2),
     "nano": GrpoConfig(steps=300, learning_rate=2e-5, warmup_steps=10, minibatches=2, threads=2),
-    "qwen2.5-vl-7b": GrpoConfig(
-        steps=562, image_size_wh=(840, 840), prompts=2, prompts_per_pass=1, share_prefix=True, train_vision=False
-    ),
 }
 
 
@@ -184,7 +181,8 @@ class Trainer:
         model, self.tokenizer = load_checkpoint(start_from)
         self.layout = Layout.of(self.tokenizer)
         self.size_wh = config.image_size_wh or _trained_size_wh(start_from)
-        self.preprocess = Preprocessor(self.size_wh)
+        vision = model.config.vision_config
+        self.preprocess = Preprocessor(self.size_wh, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
         self.start_sha256 = _weights_sha256(start_from)
         policy = Policy(model, config.train_vision).eval()  # no dropout anywhere: rollouts and updates must agree
         groups = [p for p in policy.parameters() if p.requires_grad]

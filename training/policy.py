@@ -35,8 +35,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.tokens.vocab import TOKENS
 from training.collate import Layout
-from training.model import vision_tokens
-from training.rollout import Rollout, prompt_prefix
+from training.rollout import Rollout, picture_tokens, prompt_prefix
 
 _TABLE_SIZE = len(TOKENS)
 _PROMPT, _PADDING = -1, -2
@@ -155,7 +154,7 @@ class Policy(nn.Module):
         """
         text = self.model.model.language_model
         with torch.set_grad_enabled(self.train_vision and torch.is_grad_enabled()):
-            visual = vision_tokens(self.model, answers.pixel_values, grid_hw)[answers.picture]
+            visual = picture_tokens(self.model, answers.pixel_values, grid_hw)[answers.picture]
         embedded = text.embed_tokens(answers.ids)
         span = answers.visual
         embedded = torch.cat((embedded[:, : span.start], visual.to(embedded.dtype), embedded[:, span.stop :]), dim=1)

@@ -134,7 +134,7 @@ class Conversations:
     ) -> None:
         self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, layout.first_id
         merge = model.config.vision_config.spatial_merge_size
-        visual = vision_tokens(model, pixel_values, grid_hw)
+        visual = picture_tokens(model, pixel_values, grid_hw)
         prefix, positions = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
         count, device = len(pixel_values), pixel_values.device
         embedded = self._text.embed_tokens(torch.tensor([prefix] * count, device=device))
@@ -193,6 +193,15 @@ class Conversations:
         scores = F.linear(hidden, self._head[self._first : self._first + _TABLE_SIZE])
         fed = mask.any(dim=1, keepdim=True)
         self._scores = torch.where(fed, scores, self._scores.to(scores.dtype))
+
+
+def picture_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Visual tokens ``(B, K, hidden)`` of pictures ``(B, patches, patch_dim)`` of one size, windowed towers included."""
+    tower = model.model.visual
+    if len(tower.fullatt_block_indexes) == len(tower.blocks):
+        return vision_tokens(model, pixel_values, grid_hw)
+    grid_thw = torch.tensor([[1, *grid_hw]] * len(pixel_values), device=pixel_values.device)
+    return tower(pixel_values.flatten(0, 1), grid_thw=grid_thw).pooler_output.unflatten(0, (len(pixel_values), -1))
 
 
 def prompt_prefix(layout: Layout, merged_hw: tuple[int, int]) -> tuple[list[int], npt.NDArray[np.int64]]:

@@ -21,7 +21,7 @@ from training.collate import Layout  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
-from training.rollout import Sampler, Sampling, log_prob_of, pick  # noqa: E402
+from training.rollout import Sampler, Sampling, log_prob_of, pick, picture_tokens  # noqa: E402
 
 LIMITS = Limits(lanes=2, lane_points=4, polygons=1, polygon_vertices=5, boxes=3, signs=2)
 PRE = Preprocessor((112, 56))
@@ -179,6 +179,14 @@ def test_picking_follows_the_softmax():
     assert dict(drawn) == pytest.approx({3: np.log(0.75), 5: np.log(0.25)})
     assert pick(scores, legal, 0.5, rng)[1] in (pytest.approx(np.log(0.9)), pytest.approx(np.log(0.1)))
     assert log_prob_of(scores, legal, 3) == pytest.approx(np.log(0.75))
+
+
+def test_towers_with_windows_are_encoded_by_transformers(tiny_checkpoint, pixels):
+    model, _ = load_checkpoint(tiny_checkpoint)
+    with torch.no_grad():
+        full = picture_tokens(model, pixels, PRE.grid_hw)
+        model.model.visual.fullatt_block_indexes, model.model.visual.window_size = [], 10_000  # one window: the whole picture
+        np.testing.assert_allclose(picture_tokens(model, pixels, PRE.grid_hw), full, atol=1e-4)
 
 
 def test_senseless_sampling_is_refused():
