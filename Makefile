@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SOURCE ?= world:7
 OUT    ?= out
 
-.PHONY: demo test lint bench soak clean
+.PHONY: demo test test-all lint bench soak clean
 
 # The runtime with ROS 2 and our messages: enough for the demo. No torch.
 $(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build.txt $(shell find ros2_ws/src -type f)
@@ -30,6 +30,11 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/lint-imports
 
 test: lint
+	$(PY) -m pytest -m "not slow"
+	GETOK_PARITY_FRAMES=5 $(PY) -m pytest -m slow tests/runtime
+
+# Also what takes minutes: parity of the backends over 200 frames, training on two processes, and the like.
+test-all: lint
 	$(PY) -m pytest
 
 bench: $(VENV)/.installed

@@ -142,7 +142,8 @@ class Trainer:
 
     def __init__(self, config: SftConfig, out: Path, start_from: Path | None) -> None:
         self.config, self.out = config, out
-        self.accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+        gpu = torch.cuda.is_available()
+        self.accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
         if config.threads and self.accelerator.device.type == "cpu":
             torch.set_num_threads(config.threads)
         set_seed(config.seed)
