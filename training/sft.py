@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import math
-import shutil
 import signal
 import sys
 import time
@@ -18,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +28,12 @@ from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError
 from getok_drive.preprocess import Preprocessor
+from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
 from training.collate import Batch, Collator, Layout
 from training.datasets import world
 from training.losses import Losses, TrainedModel
 from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
 from training.presets import PRESETS, SftConfig, Stage, override
-
-KEPT_CHECKPOINTS = 2
 
 
 class WorldBatches(Dataset[Batch]):
@@ -220,8 +217,7 @@ class Trainer:
         config, main = self.config, self.accelerator.is_main_process
         signal.signal(signal.SIGINT, self._ask_stop)
         signal.signal(signal.SIGTERM, self._ask_stop)
-        writer = _tensorboard(self.out) if main else None
-        log = (self.out / "log.jsonl").open("a", buffering=1) if main else None
+        log = RunLog(self.out, main)
         bar = tqdm(total=config.total_steps, initial=self.step, disable=not main, unit="step", dynamic_ncols=True, mininterval=2)
         self.model.train()
         window: list[dict[str, float]] = []
@@ -230,18 +226,17 @@ class Trainer:
             window.append(self.train_step(batch, stage))
             self.step = index + 1
             bar.update()
-            if log and self.step % config.log_every == 0:
+            if self.step % config.log_every == 0:
                 mean = {name: float(np.mean([entry[name] for entry in window])) for name in window[0]}
                 rate = len(window) * config.batch_size * self.accelerator.num_processes / (time.perf_counter() - clock)
-                record = {"step": self.step, **mean, "lr": self.schedulers[0].get_last_lr()[0], "samples_per_s": rate}
-                _write(record, log, writer, self.step)
+                log.write(self.step, {**mean, "lr": self.schedulers[0].get_last_lr()[0], "samples_per_s": rate})
                 bar.set_postfix(lm=f"{mean['language']:.3f}", dense=f"{mean['dense']:.4f}", rate=f"{rate:.1f}/s", refresh=False)
                 window, clock = [], time.perf_counter()
             if config.eval_every and self.step % config.eval_every == 0:
-                record = {"step": self.step, **self.evaluate(stage)}
-                if log:
-                    _write(record, log, writer, self.step)
-                    tqdm.write(json.dumps(record))
+                values = self.evaluate(stage)
+                log.write(self.step, values)
+                if main:
+                    tqdm.write(json.dumps({"step": self.step, **values}))
                 clock = time.perf_counter()
             if self.step % config.save_every == 0 or self.stop_asked:
                 self.save()
@@ -251,6 +246,7 @@ class Trainer:
             self.save()
             self.export_folder(self.out / "final")
         bar.close()
+        log.close()
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
@@ -280,36 +276,18 @@ class Trainer:
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Saves everything that a bit-exact continuation needs; the last good checkpoint survives a failure half-way."""
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            final = self.out / f"checkpoint-{self.step:07d}"
-            partial = self.out / "checkpoint-partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
-                self.accelerator.save_state(str(partial))
-                extra = {"step": self.step, "average": self.average and (self.average.updates, self.average.values)}
-                torch.save(extra, partial / "extra.pt")
-                shutil.rmtree(final, ignore_errors=True)
-                partial.rename(final)
-            except OSError as error:
-                print(f"saving {final} failed ({error}); the last good checkpoint is kept", file=sys.stderr)
-                shutil.rmtree(partial, ignore_errors=True)
-                return
-            for old in sorted(self.out.glob("checkpoint-0*"))[:-KEPT_CHECKPOINTS]:
-                shutil.rmtree(old)
+        """Saves everything that a bit-exact continuation needs."""
+        average = self.average and (self.average.updates, self.average.values)
+        save_checkpoint(self.accelerator, self.out, self.step, {"average": average})
 
     def resume(self) -> None:
         """Continues from the newest checkpoint in the run folder, if there is one."""
-        found = sorted(self.out.glob("checkpoint-0*"))
-        if not found:
+        extra = load_newest(self.accelerator, self.out)
+        if extra is None:
             return
-        self.accelerator.load_state(str(found[-1]))
-        extra = torch.load(found[-1] / "extra.pt", weights_only=True, map_location=self.accelerator.device)
         self.step = extra["step"]
         if self.average and extra["average"]:
             self.average.updates, self.average.values = extra["average"]
-        self.accelerator.print(f"resumed from {found[-1]}")
 
     def export_folder(self, folder: Path) -> None:
         """Writes the averaged weights as an ordinary transformers folder, which ``training.export`` reads."""
@@ -324,7 +302,7 @@ class Trainer:
             "step": self.step,
             "image_size_wh": stage.image_size_wh,
             "data": "procedural driving world",
-            "config": _plain(self.config),
+            "config": plain_config(self.config),
         }
         (folder / "training.json").write_text(json.dumps(record, indent=1))
         if self.average:
@@ -337,23 +315,6 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
         return [batch]
     rows = torch.argsort(batch.lengths)
     return [batch.rows(part) for part in rows.chunk(count)]
-
-
-def _tensorboard(out: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out))
-
-
-def _write(record: dict[str, float], log: Any, writer: Any, step: int) -> None:
-    log.write(json.dumps({name: round(value, 6) for name, value in record.items()}) + "\n")
-    for name, value in record.items():
-        if name != "step":
-            writer.add_scalar(name, value, step)
-
-
-def _plain(config: SftConfig) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -379,7 +340,7 @@ def main(argv: list[str] | None = None) -> int:
             trainer.export_folder(args.export)
             return 0
         if trainer.accelerator.is_main_process:
-            (args.out / "config.json").write_text(json.dumps(_plain(config), indent=1))
+            (args.out / "config.json").write_text(json.dumps(plain_config(config), indent=1))
             print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.total_steps} steps", file=sys.stderr)
         trainer.run()
     except (ConfigError, GetokError) as error:
