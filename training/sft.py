@@ -1,7 +1,8 @@
 """Supervised training: ``python -m training.sft --domain driving --preset nano --out runs/nano [key=value ...]``.
 
-Reads top to bottom: data, optimisers, loop, checkpoints, options. Batch number i holds the same pictures in every run, so a run
-that is killed and restarted with the same command sees the same data in the same order and continues bit for bit on the CPU.
+Reads top to bottom: state, one step, the loop, checkpoints, options. Batch number i (`training.batches`) holds the same pictures
+in every run, so a run that is killed and restarted with the same command sees the same data in the same order and continues bit
+for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -22,116 +21,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError
 from getok_drive.preprocess import Preprocessor
+from training.batches import batches
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
 from training.collate import Batch, Collator, Layout
 from training.datasets import world
 from training.losses import Losses, TrainedModel
 from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
+from training.optimizers import Averaged, build_optimizers, learning_rate_factor
 from training.presets import PRESETS, SftConfig, Stage, override
-
-
-class WorldBatches(Dataset[Batch]):
-    """Batch number i of a stage: a pure function of i, the process's rank and the settings."""
-
-    def __init__(self, config: SftConfig, stage: Stage, layout: Layout, rank: int, world_size: int) -> None:
-        self.config, self.rank, self.world_size = config, rank, world_size
-        self.size_wh = config.render_size_wh or stage.image_size_wh
-        self.collator = Collator(
-            Preprocessor(stage.image_size_wh), layout, config.noise, config.refine_points, config.loss_weights
-        )
-
-    def __len__(self) -> int:
-        return self.config.total_steps
-
-    def __getitem__(self, index: int) -> Batch:
-        first = (index * self.world_size + self.rank) * self.config.batch_size
-        seeds = range(world.TRAIN_SEEDS.start + first, world.TRAIN_SEEDS.start + first + self.config.batch_size)
-        rng = np.random.default_rng((self.config.seed, seeds[0]))
-        return self.collator([world.render(seed, self.size_wh) for seed in seeds], rng)
-
-
-def batches(config: SftConfig, layout: Layout, start: int, accelerator: Accelerator) -> Iterator[tuple[int, Stage, Batch]]:
-    """Steps from ``start`` on, each with its stage and batch."""
-    step = start
-    while step < config.total_steps:
-        stage = config.stage_at(step)
-        stop = step
-        while stop < config.total_steps and config.stage_at(stop) is stage:
-            stop += 1
-        data = WorldBatches(config, stage, layout, accelerator.process_index, accelerator.num_processes)
-        loader = DataLoader(
-            data, batch_size=None, sampler=range(step, stop), num_workers=config.workers, worker_init_fn=_one_thread,
-            multiprocessing_context="spawn" if config.workers else None,  # a fork would inherit OpenCV's and OpenMP's locks
-            prefetch_factor=4 if config.workers else None, pin_memory=accelerator.device.type == "cuda",
-        )  # fmt: skip
-        for index, batch in zip(range(step, stop), loader, strict=True):
-            yield index, stage, batch
-        step = stop
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def learning_rate_factor(step: int, config: SftConfig) -> float:
-    """Linear warm-up, then a cosine down to ``final_lr_ratio``."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
-    return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim.Optimizer]:
-    """AdamW (no decay on vectors), with Muon for the blocks' matrices when asked for."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    muon = [p for name, p in named if (p.ndim == 2 and ".blocks." in name) or (".layers." in name and p.ndim == 2)]
-    if config.optimizer != "muon":
-        muon = []
-    taken = {id(p) for p in muon}
-    rest = [(name, p) for name, p in named if id(p) not in taken]
-    groups = [
-        {"params": [p for _, p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in rest if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)]
-    if muon:
-        optimizers.append(
-            torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95, ns_steps=4)
-        )
-    return optimizers
-
-
-class Averaged:
-    """Exponential moving average of the weights, with a warm-up so that early weights fade."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Moves the average towards the model's weights."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own, new = zip(*((self.values[name], p.detach()) for name, p in model.named_parameters()), strict=True)
-        torch._foreach_lerp_(list(own), list(new), 1 - decay)
-
-    @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchanges the average with the model's weights; a second call undoes the first."""
-        for name, p in model.named_parameters():
-            kept = p.detach().clone()
-            p.copy_(self.values[name])
-            self.values[name] = kept
 
 
 class Trainer:

@@ -1,0 +1,63 @@
+"""Optimisers, the learning rate's course, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from training.losses import TrainedModel
+from training.presets import SftConfig
+
+
+def learning_rate_factor(step: int, config: SftConfig) -> float:
+    """Linear warm-up, then a cosine down to ``final_lr_ratio``."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim.Optimizer]:
+    """AdamW (no decay on vectors), with Muon for the blocks' matrices when asked for."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    muon = [p for name, p in named if (p.ndim == 2 and ".blocks." in name) or (".layers." in name and p.ndim == 2)]
+    if config.optimizer != "muon":
+        muon = []
+    taken = {id(p) for p in muon}
+    rest = [(name, p) for name, p in named if id(p) not in taken]
+    groups = [
+        {"params": [p for _, p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for _, p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)]
+    if muon:
+        optimizers.append(
+            torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95, ns_steps=4)
+        )
+    return optimizers
+
+
+class Averaged:
+    """Exponential moving average of the weights, with a warm-up so that early weights fade."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards the model's weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        own, new = zip(*((self.values[name], p.detach()) for name, p in model.named_parameters()), strict=True)
+        torch._foreach_lerp_(list(own), list(new), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchanges the average with the model's weights; a second call undoes the first."""
+        for name, p in model.named_parameters():
+            kept = p.detach().clone()
+            p.copy_(self.values[name])
+            self.values[name] = kept
