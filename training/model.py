@@ -20,6 +20,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from getok_drive.errors import ConfigError
 from getok_drive.tokens import prompts
 from getok_drive.tokens.vocab import TOKENS
+from training.vocabulary import first_token_id as first_token_id  # also for importers of this module
+from training.vocabulary import initialise_rows
 
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
@@ -64,21 +66,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-def first_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Model id of the table's first token; checks that the whole table is one contiguous block.
+def build_model(
+    size: ModelSize, tokenizer: PreTrainedTokenizerFast, seed: int = 0, token_init: str = "spatial"
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A randomly initialised Qwen2.5-VL of the given shape (float32, tied embeddings, vocabulary padded to 64).
 
-    Raises:
-        ConfigError: a token of the table is missing or out of place.
+    Args:
+        size: its shape.
+        tokenizer: with the token table, see `build_tokenizer`.
+        seed: of the weights.
+        token_init: what the table's rows start from, see `training.vocabulary.initialise_rows`.
     """
-    ids = tokenizer.convert_tokens_to_ids(list(TOKENS))
-    if ids != list(range(ids[0], ids[0] + len(TOKENS))):
-        bad = next(text for text, got, want in zip(TOKENS, ids, range(ids[0], ids[0] + len(TOKENS)), strict=True) if got != want)
-        raise ConfigError(f"tokenizer: {bad} is not in its place; extend the vocabulary with training.model.build_tokenizer")
-    return int(ids[0])
-
-
-def build_model(size: ModelSize, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
-    """A randomly initialised Qwen2.5-VL of the given shape (float32, tied embeddings, vocabulary padded to 64)."""
     head_dim = size.text_hidden // size.text_heads
     sections = [head_dim // 8, head_dim * 3 // 16, head_dim * 3 // 16]
     sections[0] += head_dim // 2 - sum(sections)
@@ -117,7 +115,9 @@ def build_model(size: ModelSize, tokenizer: PreTrainedTokenizerFast, seed: int =
         tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
-    return Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    initialise_rows(model.get_input_embeddings().weight, tokenizer, token_init, seed)
+    return model
 
 
 def load_checkpoint(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast]:

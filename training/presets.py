@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from getok_drive.errors import ConfigError
-from training.collate import LossWeights
+from training.recipes.conversation import LossWeights
 from training.targets import Noise
+from training.vocabulary import TOKEN_INITS
 
 ConfigT = TypeVar("ConfigT")
 
@@ -38,6 +39,7 @@ class SftConfig:
 
     Attributes:
         size: shape of the model, a key of ``training.model.SIZES``.
+        token_init: what the rows of the token table start from: ``spatial`` (neighbouring grid tokens alike) or ``random``.
         stages: run one after the other; the learning rate follows one cosine over all of them.
         batch_size: images per process and optimiser step.
         accumulate: backward passes per optimiser step; a batch is cut into this many parts.
@@ -54,6 +56,7 @@ class SftConfig:
     """
 
     size: str = "nano"
+    token_init: str = "spatial"
     stages: tuple[Stage, ...] = (Stage(1000, (224, 112)),)
     batch_size: int = 16
     accumulate: int = 1
@@ -85,6 +88,8 @@ class SftConfig:
             raise ConfigError(f"accumulate={self.accumulate} must divide batch_size={self.batch_size}")
         if self.optimizer not in ("adamw", "muon"):
             raise ConfigError(f"optimizer={self.optimizer!r}: expected adamw or muon")
+        if self.token_init not in TOKEN_INITS:
+            raise ConfigError(f"token_init={self.token_init!r}: expected one of {', '.join(TOKEN_INITS)}")
 
     @property
     def total_steps(self) -> int:

@@ -24,11 +24,9 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError
-from getok_drive.preprocess import Preprocessor
-from training.batches import batches
+from training.batches import batches, validation_batches
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
-from training.collate import Batch, Collator, Layout
-from training.datasets import world
+from training.collate import Batch, Layout
 from training.losses import Losses, TrainedModel
 from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
 from training.optimizers import Averaged, build_optimizers, learning_rate_factor
@@ -49,7 +47,7 @@ class Trainer:
             model, self.tokenizer = load_checkpoint(start_from)
         else:
             self.tokenizer = build_tokenizer()
-            model = build_model(SIZES[config.size], self.tokenizer, config.seed)
+            model = build_model(SIZES[config.size], self.tokenizer, config.seed, config.token_init)
         self.layout = Layout.of(self.tokenizer)
         trained = TrainedModel(model)
         if config.compile:
@@ -152,17 +150,12 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
         """Teacher-forced losses of the averaged weights on validation frames (no noise on the context)."""
-        collator = Collator(Preprocessor(stage.image_size_wh), self.layout)
         if self.average:
             self.average.swap(self.plain)
         self.model.eval()
-        seeds = list(world.VAL_SEEDS)[: self.config.eval_images]
         results = []
-        for first in range(0, len(seeds), 16):
-            samples = [
-                world.render(seed, self.config.render_size_wh or stage.image_size_wh) for seed in seeds[first : first + 16]
-            ]
-            losses = self.losses(collator(samples, np.random.default_rng(0)), stage)
+        for batch in validation_batches(self.config, stage, self.layout):
+            losses = self.losses(batch, stage)
             results.append([float(losses.language), float(losses.dense), float(losses.correct)])
         self.model.train()
         if self.average:
