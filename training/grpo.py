@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -34,129 +34,17 @@ from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError
 from getok_drive.preprocess import Preprocessor
-from getok_drive.tokens.elements import propose_ids
-from getok_drive.tokens.parsing import parse
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
 from training.collate import Layout
 from training.datasets import world
+from training.grpo_config import PRESETS, STAGES, GrpoConfig
 from training.model import load_checkpoint, parameter_count
+from training.pictures import Pictures, labels_at_cells
 from training.policy import Answers, Policy, group_advantages, grpo_terms
 from training.presets import override
-from training.rewards import Completion, RewardSettings, driving_movement, driving_placement
+from training.rewards import Completion, driving_movement, driving_placement
 from training.rollout import Rollout, Sampler, Sampling
 from training.samples import Sample
-from training.sources import open_source
-from training.targets import elements_of
-
-STAGES = ("placement", "movement")
-WORLD_SEEDS = world.TRAIN_SEEDS[len(world.TRAIN_SEEDS) // 2 :]  # pictures that supervised training does not get to
-
-
-@dataclass(frozen=True, slots=True)
-class GrpoConfig:
-    """Settings of ``python -m training.grpo``.
-
-    Attributes:
-        stage: ``placement`` (propose turn) or ``movement`` (refine turn).
-        steps: optimisation steps (rollouts and their updates).
-        data: ``world``, or ``KIND:PATH`` of a reader in training/datasets (its training split).
-        image_size_wh: the model's input, pixels; None: what the checkpoint was trained at.
-        prompts: pictures per process and step.
-        group: answers a picture.
-        learning_rate: constant after ``warmup_steps``.
-        kl_weight: of the KL term to the checkpoint that the run starts from; 0 leaves the reference out.
-        clip_low: PPO's clipping below 1.
-        clip_high: and above.
-        normalise: divide advantages by their group's deviation.
-        epochs: passes over the rollouts of a step.
-        minibatches: updates a pass; with one update in all, the ratio is 1 and nothing is clipped.
-        prompts_per_pass: pictures of one forward and backward.
-        share_prefix: lay a picture's answers behind one prompt in one row (see training.policy); pays with large pictures.
-        train_vision: whether the vision tower learns too.
-        cell_labels: judge proposals against labels at their cells' centres, the best that cells can say.
-        sampling: temperatures, budgets, limits.
-        rewards: constants and weights.
-        eval_every: steps between greedy evaluations on ``eval_images`` validation frames; 0: never.
-    """
-
-    stage: str = "placement"
-    steps: int = 500
-    data: str = "world"
-    image_size_wh: tuple[int, int] | None = None
-    prompts: int = 16
-    group: int = 8
-    learning_rate: float = 1e-6
-    weight_decay: float = 0.01
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
-    kl_weight: float = 0.01
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    normalise: bool = True
-    epochs: int = 1
-    minibatches: int = 1
-    prompts_per_pass: int = 4
-    share_prefix: bool = False
-    train_vision: bool = True
-    cell_labels: bool = True
-    sampling: Sampling = field(default_factory=Sampling)
-    rewards: RewardSettings = field(default_factory=RewardSettings)
-    seed: int = 0
-    threads: int = 0
-    log_every: int = 1
-    eval_every: int = 50
-    eval_images: int = 32
-    save_every: int = 50
-
-    def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise ConfigError(f"stage={self.stage!r}: expected one of {', '.join(STAGES)}")
-        if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
-            raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
-        if -(-self.prompts // self.prompts_per_pass) < self.minibatches:
-            raise ConfigError(f"minibatches={self.minibatches} exceeds the passes of a step; lower prompts_per_pass")
-
-
-PRESETS: dict[str, GrpoConfig] = {
-    "tiny": GrpoConfig(steps=4, prompts=2, group=4, learning_rate=1e-3, prompts_per_pass=1, eval_every=0, save_every=2),
-    "nano": GrpoConfig(steps=300, learning_rate=2e-5, warmup_steps=10, minibatches=2, threads=2),
-}
-
-
-class Pictures:
-    """Pictures of step i: a pure function of i, the process's rank and the settings."""
-
-    def __init__(self, config: GrpoConfig, size_wh: tuple[int, int], rank: int = 0, world_size: int = 1) -> None:
-        self._config, self._size_wh, self._rank, self._world_size = config, size_wh, rank, world_size
-        self._source = None if config.data == "world" else open_source(config.data, "train")
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
-
-    def first(self, step: int) -> int:
-        """Number in the run of the step's first picture of this process."""
-        return (step * self._world_size + self._rank) * self._config.prompts
-
-    def at(self, step: int) -> list[Sample]:
-        """The step's pictures of this process."""
-        numbers = range(self.first(step), self.first(step) + self._config.prompts)
-        if self._source is None:
-            return [world.render(WORLD_SEEDS[self._config.seed * 10_000_000 + number], self._size_wh) for number in numbers]
-        return [self._source.load(self._shuffled(number)) for number in numbers]
-
-    def _shuffled(self, number: int) -> int:
-        assert self._source is not None
-        epoch, index = divmod(number, len(self._source))
-        if epoch not in self._orders:
-            self._orders[epoch] = np.random.default_rng((self._config.seed, epoch)).permutation(len(self._source))
-        return int(self._orders[epoch][index])
-
-
-def labels_at_cells(sample: Sample) -> Sample:
-    """The sample with every known element where its own proposal says that it is: at its cells' centres.
-
-    Labels are never cut to the sampling's limits: what the policy may not write would then earn it the reward for an empty scene.
-    """
-    lanes, drivable, boxes, signs, _ = parse(propose_ids(elements_of(sample)), size_wh=sample.size_wh)
-    return replace(sample, lanes=lanes, drivable=drivable, boxes=boxes, signs=signs)
 
 
 class Trainer:

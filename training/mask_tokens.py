@@ -7,8 +7,8 @@
 The first writes ``tokens.jsonl`` (a line for each mask), ``run.json`` (the settings) and ``report.json`` (tokens per mask and IoU
 reached). An interrupted run continues with the same command; proposals are kept in ``--cache`` and serve every tau.
 
-Source: GETok (arXiv 2512.10554), section 3.2.1; the rule itself is in `training.mask_greedy`, the segmenters in
-`training.segmenters`.
+Source: GETok (arXiv 2512.10554), section 3.2.1; the rule itself is in `training.mask_greedy`, its inverse in
+`training.mask_decode`, the segmenters in `training.segmenters`.
 """
 
 from __future__ import annotations
@@ -19,110 +19,25 @@ import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError, InputError
-from getok_drive.tokens.codec import decode_points, from_text, norm_to_px, to_text
-from getok_drive.tokens.vocab import GRID_SIZE, TABLE, TOKEN_ID
-from getok_drive.types import ImageBgr
+from getok_drive.tokens.codec import from_text, to_text
+from getok_drive.tokens.vocab import TOKEN_ID
+from training.mask_decode import tokens_to_masks
 from training.mask_greedy import TAU, greedy_cells
 from training.object_masks import MIN_AREA_SHARE, object_masks
 from training.predictions import read_lines
 from training.proposals import cached_proposals
-from training.segmenters import Segmenter, open_segmenter
+from training.segmenters import open_segmenter
 from training.sources import Source, open_source
-
-Mask = npt.NDArray[np.bool_]
-
-
-# --- tokens -> mask ----------------------------------------------------------------------------------------------------
-
-
-def points_to_mask(
-    segmenter: Segmenter, image_bgr: ImageBgr, points_px: npt.ArrayLike, box_xyxy_px: npt.ArrayLike | None = None
-) -> Mask:
-    """Tokens -> mask: each point is a positive prompt (with the box, if given); the union of the masks.
-
-    At grid points this is exactly the union that `greedy_cells` chose; after offsets, points may lie anywhere. Any segmenter
-    serves, also another than the one that made the tokens.
-
-    Args:
-        segmenter: see `training.segmenters`.
-        image_bgr: ``(H, W, 3)``.
-        points_px: ``(N, 2)``; none and no box: an empty mask.
-        box_xyxy_px: ``(4,)``, or None.
-
-    Returns:
-        ``(H, W)`` bool.
-    """
-    union = np.zeros(image_bgr.shape[:2], dtype=bool)
-    points = np.asarray(points_px, dtype=np.float64).reshape(-1, 2)
-    if len(points) or box_xyxy_px is not None:
-        for masks, _ in segmenter.propose(image_bgr, points, box_xyxy_px):
-            union |= masks.any(axis=0)
-    return union
-
-
-def segments_of(ids: Iterable[int]) -> tuple[list[npt.NDArray[np.float64]], Counter[str]]:
-    """The points of every ``<seg> ... </seg>`` of a model's answer; never raises, whatever the ids.
-
-    A grid token starts a point, offset tokens after it move it, ``<DELETE>`` takes it away; a set of tokens has no order, so a
-    repeated point counts once.
-
-    Returns:
-        For each segment the points ``(N, 2)``, image fractions; and how often each fault was met: ``stray_token`` (outside a
-        segment or unknown), ``repeated_point``, ``missing_end``.
-    """
-    segments: list[npt.NDArray[np.float64]] = []
-    faults: Counter[str] = Counter()
-    points: list[list[int]] | None = None  # cell, then offsets; an empty list is deleted
-
-    def close() -> None:
-        found = [decode_points([p[0]], [p[1:]])[0] if len(p) > 1 else decode_points([p[0]])[0] for p in points or [] if p]
-        unique = list(dict.fromkeys((float(x), float(y)) for x, y in found))
-        faults["repeated_point"] += len(found) - len(unique)
-        segments.append(np.array(unique, dtype=np.float64).reshape(-1, 2))
-
-    for value in ids:
-        token = int(value)
-        if token == TOKEN_ID["<seg>"]:
-            if points is not None:
-                faults["missing_end"] += 1
-                close()
-            points = []
-        elif points is None:
-            faults["stray_token"] += 1
-        elif token == TOKEN_ID["</seg>"]:
-            close()
-            points = None
-        elif 0 <= token < GRID_SIZE**2:
-            points.append([token])
-        elif TABLE.offset_base <= token < TABLE.delete and points and points[-1]:
-            points[-1].append(token)
-        elif token == TABLE.delete and points and points[-1]:
-            points[-1] = []
-        else:
-            faults["stray_token"] += 1
-    if points is not None:
-        faults["missing_end"] += 1
-        close()
-    return segments, +faults
-
-
-def tokens_to_masks(segmenter: Segmenter, image_bgr: ImageBgr, ids: Iterable[int]) -> tuple[list[Mask], Counter[str]]:
-    """The mask of every segment of a model's answer, and the faults in it (see `segments_of`)."""
-    segments, faults = segments_of(ids)
-    size_wh = (image_bgr.shape[1], image_bgr.shape[0])
-    return [points_to_mask(segmenter, image_bgr, norm_to_px(points, size_wh)) for points in segments], faults
-
 
 # --- masks -> tokens ---------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from getok_drive.errors import InputError
 from getok_drive.tokens.codec import Points, cell_centers, decode_points, encode_points, offsets_for
 from getok_drive.tokens.vocab import GRID_SIZE, TABLE
-from training.offset_data import Anchors
+from training.offset_answers import Anchors
 
 PULL_CELLS = 1.25  # vertices are pulled by up to so many cells: some go beyond the reach of the offsets
 

@@ -35,7 +35,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.tokens.vocab import TOKENS
 from training.collate import Layout
-from training.rollout import Rollout, picture_tokens, prompt_prefix
+from training.conversations import picture_tokens, prompt_prefix
+from training.rollout import Rollout
 
 _TABLE_SIZE = len(TOKENS)
 _PROMPT, _PADDING = -1, -2

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from getok_drive.errors import ConfigError, GetokError  # noqa: E402
+from getok_drive.tokens.elements import propose_ids  # noqa: E402
 from training import grpo  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
+from training.pictures import Pictures, labels_at_cells  # noqa: E402
 from training.presets import override  # noqa: E402
 from training.rewards import Completion, driving_placement  # noqa: E402
 from training.targets import elements_of  # noqa: E402
@@ -59,7 +62,7 @@ def test_a_reward_rises(tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize("stage", ["placement", "movement"])
 def test_a_resumed_run_continues_bit_for_bit(tiny_checkpoint, tmp_path, stage):
     assert run(tiny_checkpoint, tmp_path / "whole", *SMALL, stage=stage) == 0
-    config = override(grpo.replace(grpo.PRESETS["tiny"], stage=stage), SMALL)
+    config = override(replace(grpo.PRESETS["tiny"], stage=stage), SMALL)
     (tmp_path / "cut").mkdir()
     trainer = grpo.Trainer(config, tmp_path / "cut", tiny_checkpoint)
     original = trainer.train_step
@@ -137,8 +140,8 @@ def test_a_run_is_not_continued_from_another_checkpoint(tiny_checkpoint, tmp_pat
 def test_a_perfect_proposal_earns_one_against_labels_at_cells():
     for seed in range(4):
         sample = world.render(seed, (224, 112))
-        ids = grpo.propose_ids(elements_of(sample))
-        at_cells, exact = (driving_placement([Completion(labels, ids)])[0] for labels in (grpo.labels_at_cells(sample), sample))
+        ids = propose_ids(elements_of(sample))
+        at_cells, exact = (driving_placement([Completion(labels, ids)])[0] for labels in (labels_at_cells(sample), sample))
         judged = {name: value for name, value in at_cells.items() if name not in ("overall", "non_repetition")}
         assert judged == pytest.approx(dict.fromkeys(judged, 1.0))
         assert exact["overall"] < at_cells["overall"]
@@ -146,9 +149,9 @@ def test_a_perfect_proposal_earns_one_against_labels_at_cells():
 
 def test_pictures_are_a_function_of_the_step(tmp_path):
     config = override(grpo.PRESETS["tiny"], SMALL)
-    first, again = grpo.Pictures(config, (112, 56)).at(3), grpo.Pictures(config, (112, 56)).at(3)
+    first, again = Pictures(config, (112, 56)).at(3), Pictures(config, (112, 56)).at(3)
     assert all(np.array_equal(a.image_bgr, b.image_bgr) for a, b in zip(first, again, strict=True))
-    ranks = [grpo.Pictures(config, (112, 56), rank, 2).at(0)[0].image_bgr for rank in (0, 1)]
+    ranks = [Pictures(config, (112, 56), rank, 2).at(0)[0].image_bgr for rank in (0, 1)]
     assert not np.array_equal(*ranks)
 
 

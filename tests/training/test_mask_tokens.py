@@ -16,8 +16,8 @@ from getok_drive.tokens.codec import cells_to_points_px, from_text, mask_to_cell
 from getok_drive.tokens.vocab import TOKEN_ID
 from training import mask_tokens
 from training.datasets import idd
+from training.mask_decode import points_to_mask, segments_of, tokens_to_masks
 from training.mask_greedy import greedy_cells, union_mask
-from training.mask_tokens import points_to_mask, segments_of, tokens_to_masks
 from training.object_masks import object_masks
 from training.proposals import cache_path, cached_proposals, count_ones, from_batches, pack, propose, unpack
 from training.samples import Sample

@@ -18,18 +18,17 @@ from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens.codec import cell_centers, decode_points
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
 from training import offset_data
-from training.offset_bands import Pool, bands, draw_bands, hits, pools, step_px
-from training.offset_data import (
+from training.offset_answers import (
     Anchors,
     OffsetSettings,
     box_anchors,
-    conversation,
     corner_answers,
     mask_answers,
     mask_box_norm,
-    refinement_ids,
     sample_cells,
 )
+from training.offset_bands import Pool, bands, draw_bands, hits, pools, step_px
+from training.offset_data import conversation, refinement_ids
 from training.offset_shapes import answers_to, feet, normals, polygon_anchors, polyline_anchors
 
 STAY = TOKEN_ID["<OFF_0_0>"]

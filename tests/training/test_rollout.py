@@ -18,10 +18,11 @@ from getok_drive.tokens.grammar import ProposeGrammar, RefineGrammar  # noqa: E4
 from getok_drive.tokens.limits import Limits  # noqa: E402
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS  # noqa: E402
 from training.collate import Layout  # noqa: E402
+from training.conversations import picture_tokens  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
-from training.rollout import Sampler, Sampling, log_prob_of, pick, picture_tokens  # noqa: E402
+from training.rollout import Sampler, Sampling, log_prob_of, pick  # noqa: E402
 
 LIMITS = Limits(lanes=2, lane_points=4, polygons=1, polygon_vertices=5, boxes=3, signs=2)
 PRE = Preprocessor((112, 56))

@@ -9,8 +9,8 @@ import pytest
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens.codec import cells_to_points_px
+from training.mask_decode import points_to_mask
 from training.mask_greedy import greedy_cells, union_mask
-from training.mask_tokens import points_to_mask
 from training.proposals import propose
 from training.segmenters import open_segmenter
 

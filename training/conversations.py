@@ -1,0 +1,117 @@
+"""Rows of conversations over one cache of keys and values: encoded once, forked for the group, fed side by side.
+
+Rows advance together, each by what its grammar wants: forced tokens (given-back grid tokens, the turn change) wait and are fed
+with the chosen token after them, so rows take steps of different lengths. They are padded on the left, and the padding is masked
+for good; a row's positions are its own, so a token has the same M-RoPE position here, in training and at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+
+from getok_drive.tokens.vocab import TOKENS
+from training.collate import Layout, mrope_image_positions
+from training.model import vision_tokens
+
+_TABLE_SIZE = len(TOKENS)
+
+
+class Conversations:
+    """Rows of conversations over one cache.
+
+    Args:
+        model: in evaluation mode.
+        layout: fixed token ids.
+        pixel_values: ``(B, patches, patch_dim)``, one row each.
+        grid_hw: patches along the height and the width.
+    """
+
+    def __init__(
+        self, model: Qwen2_5_VLForConditionalGeneration, layout: Layout, pixel_values: Tensor, grid_hw: tuple[int, int]
+    ) -> None:
+        self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, layout.first_id
+        merge = model.config.vision_config.spatial_merge_size
+        visual = picture_tokens(model, pixel_values, grid_hw)
+        prefix, positions = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
+        count, device = len(pixel_values), pixel_values.device
+        embedded = self._text.embed_tokens(torch.tensor([prefix] * count, device=device))
+        start = len(layout.before)
+        embedded = torch.cat((embedded[:, :start], visual.to(embedded.dtype), embedded[:, start + visual.shape[1] :]), dim=1)
+        self._cache = DynamicCache(config=model.config.text_config)
+        self._seen = torch.zeros(count, 0, dtype=torch.long, device=device)
+        self._next = [int(positions.max()) + 1] * count
+        self.waiting: list[list[int]] = [[] for _ in range(count)]
+        self._scores = embedded.new_zeros(count, _TABLE_SIZE)
+        everything = torch.ones(count, len(prefix), dtype=torch.long, device=device)
+        self._pass(embedded, torch.from_numpy(positions)[:, None].expand(3, count, -1).to(device), everything)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def fork(self, times: int) -> None:
+        """Repeat each row, its copies side by side."""
+        if times == 1:
+            return
+        self._cache.batch_repeat_interleave(times)
+        self._seen = self._seen.repeat_interleave(times, dim=0)
+        self._scores = self._scores.repeat_interleave(times, dim=0)
+        self._next = [value for value in self._next for _ in range(times)]
+        self.waiting = [list(tokens) for tokens in self.waiting for _ in range(times)]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows."""
+        chosen = torch.tensor(list(rows), device=self._seen.device)
+        self._cache.batch_select_indices(chosen)
+        self._seen, self._scores = self._seen[chosen], self._scores[chosen]
+        self._next, self.waiting = [self._next[row] for row in rows], [self.waiting[row] for row in rows]
+
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Feed what waits; the table's logits of what follows in each row: ``(rows, len(TOKENS))``."""
+        width = max(len(tokens) for tokens in self.waiting)
+        if width:
+            shape = (len(self), width)
+            ids, mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+            for row, tokens in enumerate(self.waiting):
+                if tokens:
+                    ids[row, -len(tokens) :], mask[row, -len(tokens) :] = tokens, 1
+                    positions[row, -len(tokens) :] = np.arange(self._next[row], self._next[row] + len(tokens))
+                    self._next[row] += len(tokens)
+                    tokens.clear()
+            device = self._seen.device
+            place = torch.from_numpy(positions).to(device).expand(3, *shape)
+            self._pass(self._text.embed_tokens(torch.from_numpy(ids).to(device)), place, torch.from_numpy(mask).to(device))
+        return self._scores.float().cpu().numpy()
+
+    def _pass(self, embedded: Tensor, positions: Tensor, mask: Tensor) -> None:
+        self._seen = torch.cat((self._seen, mask), dim=1)
+        hidden = self._text(
+            inputs_embeds=embedded, attention_mask=self._seen, position_ids=positions, past_key_values=self._cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        scores = F.linear(hidden, self._head[self._first : self._first + _TABLE_SIZE])
+        fed = mask.any(dim=1, keepdim=True)
+        self._scores = torch.where(fed, scores, self._scores.to(scores.dtype))
+
+
+def picture_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Visual tokens ``(B, K, hidden)`` of pictures ``(B, patches, patch_dim)`` of one size, windowed towers included."""
+    tower = model.model.visual
+    if len(tower.fullatt_block_indexes) == len(tower.blocks):
+        return vision_tokens(model, pixel_values, grid_hw)
+    grid_thw = torch.tensor([[1, *grid_hw]] * len(pixel_values), device=pixel_values.device)
+    return tower(pixel_values.flatten(0, 1), grid_thw=grid_thw).pooler_output.unflatten(0, (len(pixel_values), -1))
+
+
+def prompt_prefix(layout: Layout, merged_hw: tuple[int, int]) -> tuple[list[int], npt.NDArray[np.int64]]:
+    """Model ids and M-RoPE positions ``(3, L)`` of what stands before every answer; the image's place holds image pads."""
+    start, count = len(layout.before), merged_hw[0] * merged_hw[1]
+    ids = [*layout.before, *[layout.image_pad] * count, *layout.after]
+    after = start + max(merged_hw) + np.arange(len(layout.after))
+    text = [np.tile(part, (3, 1)) for part in (np.arange(start), after)]
+    return ids, np.concatenate([text[0], mrope_image_positions(start, merged_hw), text[1]], axis=1)

@@ -1,0 +1,82 @@
+"""Every setting of GRPO, in one dataclass; presets by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from getok_drive.errors import ConfigError
+from training.rewards import RewardSettings
+from training.rollout import Sampling
+
+STAGES = ("placement", "movement")
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoConfig:
+    """Settings of ``python -m training.grpo``.
+
+    Attributes:
+        stage: ``placement`` (propose turn) or ``movement`` (refine turn).
+        steps: optimisation steps (rollouts and their updates).
+        data: ``world``, or ``KIND:PATH`` of a reader in training/datasets (its training split).
+        image_size_wh: the model's input, pixels; None: what the checkpoint was trained at.
+        prompts: pictures per process and step.
+        group: answers a picture.
+        learning_rate: constant after ``warmup_steps``.
+        kl_weight: of the KL term to the checkpoint that the run starts from; 0 leaves the reference out.
+        clip_low: PPO's clipping below 1.
+        clip_high: and above.
+        normalise: divide advantages by their group's deviation.
+        epochs: passes over the rollouts of a step.
+        minibatches: updates a pass; with one update in all, the ratio is 1 and nothing is clipped.
+        prompts_per_pass: pictures of one forward and backward.
+        share_prefix: lay a picture's answers behind one prompt in one row (see training.policy); pays with large pictures.
+        train_vision: whether the vision tower learns too.
+        cell_labels: judge proposals against labels at their cells' centres, the best that cells can say.
+        sampling: temperatures, budgets, limits.
+        rewards: constants and weights.
+        eval_every: steps between greedy evaluations on ``eval_images`` validation frames; 0: never.
+    """
+
+    stage: str = "placement"
+    steps: int = 500
+    data: str = "world"
+    image_size_wh: tuple[int, int] | None = None
+    prompts: int = 16
+    group: int = 8
+    learning_rate: float = 1e-6
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    clip_norm: float = 1.0
+    kl_weight: float = 0.01
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    normalise: bool = True
+    epochs: int = 1
+    minibatches: int = 1
+    prompts_per_pass: int = 4
+    share_prefix: bool = False
+    train_vision: bool = True
+    cell_labels: bool = True
+    sampling: Sampling = field(default_factory=Sampling)
+    rewards: RewardSettings = field(default_factory=RewardSettings)
+    seed: int = 0
+    threads: int = 0
+    log_every: int = 1
+    eval_every: int = 50
+    eval_images: int = 32
+    save_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ConfigError(f"stage={self.stage!r}: expected one of {', '.join(STAGES)}")
+        if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
+            raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
+        if -(-self.prompts // self.prompts_per_pass) < self.minibatches:
+            raise ConfigError(f"minibatches={self.minibatches} exceeds the passes of a step; lower prompts_per_pass")
+
+
+PRESETS: dict[str, GrpoConfig] = {
+    "tiny": GrpoConfig(steps=4, prompts=2, group=4, learning_rate=1e-3, prompts_per_pass=1, eval_every=0, save_every=2),
+    "nano": GrpoConfig(steps=300, learning_rate=2e-5, warmup_steps=10, minibatches=2, threads=2),
+}
