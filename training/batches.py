@@ -13,6 +13,7 @@ from getok_drive.preprocess import Preprocessor
 from training.collate import Batch, Collator, Layout
 from training.datasets import world
 from training.presets import SftConfig, Stage
+from training.recipes.driving import DrivingRecipe
 
 
 class WorldBatches(Dataset[Batch]):
@@ -21,9 +22,8 @@ class WorldBatches(Dataset[Batch]):
     def __init__(self, config: SftConfig, stage: Stage, layout: Layout, rank: int, world_size: int) -> None:
         self.config, self.rank, self.world_size = config, rank, world_size
         self.size_wh = config.render_size_wh or stage.image_size_wh
-        self.collator = Collator(
-            Preprocessor(stage.image_size_wh), layout, config.noise, config.refine_points, config.loss_weights
-        )
+        self.collator = Collator(Preprocessor(stage.image_size_wh), layout)
+        self.recipe = DrivingRecipe(layout, config.noise, config.refine_points, config.loss_weights)
 
     def __len__(self) -> int:
         return self.config.total_steps
@@ -32,7 +32,8 @@ class WorldBatches(Dataset[Batch]):
         first = (index * self.world_size + self.rank) * self.config.batch_size
         seeds = range(world.TRAIN_SEEDS.start + first, world.TRAIN_SEEDS.start + first + self.config.batch_size)
         rng = np.random.default_rng((self.config.seed, seeds[0]))
-        return self.collator([world.render(seed, self.size_wh) for seed in seeds], rng)
+        found = (self.recipe(world.render(seed, self.size_wh), rng) for seed in seeds)
+        return self.collator([conversation for conversation in found if conversation is not None])
 
 
 def batches(config: SftConfig, layout: Layout, start: int, accelerator: Accelerator) -> Iterator[tuple[int, Stage, Batch]]:
@@ -52,6 +53,17 @@ def batches(config: SftConfig, layout: Layout, start: int, accelerator: Accelera
         for index, batch in zip(range(step, stop), loader, strict=True):
             yield index, stage, batch
         step = stop
+
+
+def validation_batches(config: SftConfig, stage: Stage, layout: Layout) -> Iterator[Batch]:
+    """Validation frames without noise on the context: the same ones whenever they are asked for."""
+    collator, recipe = Collator(Preprocessor(stage.image_size_wh), layout), DrivingRecipe(layout)
+    seeds = list(world.VAL_SEEDS)[: config.eval_images]
+    for first in range(0, len(seeds), 16):
+        rng = np.random.default_rng(0)
+        samples = [world.render(seed, config.render_size_wh or stage.image_size_wh) for seed in seeds[first : first + 16]]
+        found = [recipe(sample, rng) for sample in samples]
+        yield collator([conversation for conversation in found if conversation is not None])
 
 
 def _one_thread(_: int) -> None:

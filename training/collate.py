@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from getok_drive.preprocess import Preprocessor
 from getok_drive.tokens import prompts
-from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID
+from getok_drive.tokens.vocab import TOKENS
 from training.model import first_token_id
+from training.recipes.conversation import IGNORE as IGNORE
+from training.recipes.conversation import Conversation
 from training.samples import Sample
-from training.targets import DENSE_CHANNELS, Noise, Target, dense_labels, elements_of, noisy_targets
+from training.targets import DENSE_CHANNELS, dense_labels
 
-IGNORE = -100
 DENSE_SUBCELLS = 8  # dense labels per side of a visual token
 
 
@@ -46,11 +47,18 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class LossWeights:
-    """Weight of each kind of answer token in the language loss; later rounds move less, so they count less."""
+class Choices:
+    """Places of a batch where more than one answer is right (see `training.recipes.partial`).
 
-    propose: float = 1.0
-    offset: tuple[float, ...] = (0.5, 0.3, 0.2)
+    Attributes:
+        index: ``(B, T)``: row of ``allowed`` for each place, -1 where the label alone is right.
+        allowed: ``(N, table)`` bool: which tokens of the table are right.
+        first_id: model id of the table's first token.
+    """
+
+    index: Tensor
+    allowed: Tensor
+    first_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,7 @@ class Batch:
         labels: ``(B, T)``: the token that belongs *at* this place, ``IGNORE`` where nothing is taught.
         weights: ``(B, T)`` float32.
         dense: ``(B, K, channels * subcells**2)`` uint8, 255 = not labelled.
+        choices: places where several answers are right; None where there are none.
     """
 
     pixel_values: Tensor
@@ -73,6 +82,7 @@ class Batch:
     weights: Tensor
     dense: Tensor
     visual: slice
+    choices: Choices | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -94,32 +104,17 @@ class Batch:
             self.labels[chosen, :stop],
             self.weights[chosen, :stop],
         )
-        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual)
+        choices = self.choices and replace(self.choices, index=self.choices.index[chosen, :stop])
+        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual, choices)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         tensors = (self.pixel_values, self.ids, self.positions, self.labels, self.weights, self.dense)
         pixels, ids, positions, labels, weights, dense = (t.to(device, non_blocking=True) for t in tensors)
-        return Batch(pixels, ids, positions, labels, weights, dense, self.visual)
-
-
-@dataclass
-class _Turn:
-    """Growing lists of one conversation after the image."""
-
-    ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    next_position: int = 0
-
-    def add(self, ids: Sequence[int], labels: Sequence[int] | None = None, weight: float | Sequence[float] = 0.0) -> None:
-        count = len(ids)
-        self.ids += ids
-        self.labels += labels if labels is not None else [IGNORE] * count
-        self.weights += [weight] * count if isinstance(weight, float) else list(weight)
-        self.positions += range(self.next_position, self.next_position + count)
-        self.next_position += count
+        choices = self.choices and replace(
+            self.choices, index=self.choices.index.to(device), allowed=self.choices.allowed.to(device)
+        )
+        return Batch(pixels, ids, positions, labels, weights, dense, self.visual, choices)
 
 
 def mrope_image_positions(start: int, merged_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
@@ -130,103 +125,60 @@ def mrope_image_positions(start: int, merged_hw: tuple[int, int]) -> npt.NDArray
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Turns samples into a `Batch`.
+    """Turns conversations of any domain into a `Batch`.
 
     Attributes:
         preprocessor: the runtime's own; image size and patches.
         layout: fixed token ids.
-        noise: on the context; ``None`` for evaluation.
-        refine_points: at most so many points are taught in the refinement turn of one image (whole elements, drawn at random; the
-            others are left out of the sequence but keep their positions, so that places match those at run time).
     """
 
     preprocessor: Preprocessor
     layout: Layout
-    noise: Noise | None = None
-    refine_points: int = 24
-    loss_weights: LossWeights = field(default_factory=LossWeights)
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """The batch of these samples; ``rng`` draws the noise and the refinement's subset."""
+    def __call__(self, conversations: Sequence[Conversation]) -> Batch:
+        """The batch of these conversations."""
         pre, layout = self.preprocessor, self.layout
         count = pre.num_visual_tokens
         merged_hw = (pre.grid_hw[0] // pre.merge_size, pre.grid_hw[1] // pre.merge_size)
         start = len(layout.before)
-        rows = [self._answer(sample, start + max(merged_hw), rng) for sample in samples]
-        total = start + count + max(len(row.ids) for row in rows)
-        shape = (len(samples), total)
+        total = start + count + max(len(row.ids) for row in conversations)
+        shape = (len(conversations), total)
         ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
         weights, positions = np.zeros(shape, np.float32), np.zeros((3, *shape), np.int64)
         prefix = [*layout.before, *[layout.image_pad] * count]
-        for index, row in enumerate(rows):
+        for index, row in enumerate(conversations):
             stop = len(prefix) + len(row.ids)
             span = slice(len(prefix), stop)
             ids[index, : len(prefix)], ids[index, span] = prefix, row.ids
             labels[index, span], weights[index, span] = row.labels, row.weights
             positions[:, index, :start] = np.arange(start)
             positions[:, index, start : start + count] = mrope_image_positions(start, merged_hw)
-            positions[:, index, span] = row.positions
-        pixels = np.stack([pre(sample.image_bgr)[0] for sample in samples])
-        dense = np.stack([self._dense(sample, merged_hw) for sample in samples])
+            positions[:, index, span] = start + max(merged_hw) + np.array(row.places)
+        pixels = np.stack([pre(row.sample.image_bgr)[0] for row in conversations])
+        dense = np.stack([self._dense(row.sample, merged_hw) for row in conversations])
         tensor = torch.from_numpy
         visual = slice(start, start + count)
-        return Batch(tensor(pixels), tensor(ids), tensor(positions), tensor(labels), tensor(weights), tensor(dense), visual)
-
-    def _answer(self, sample: Sample, position: int, rng: np.random.Generator) -> _Turn:
-        layout = self.layout
-        targets = noisy_targets(elements_of(sample), self.noise, rng)
-        turn = _Turn(next_position=position)
-        turn.add(layout.after)
-        self._propose(turn, targets)
-        turn.add(layout.refine_turn[:1], [layout.end], 1.0)  # the turn's end is the model's own to write
-        turn.add(layout.refine_turn[1:])
-        self._refine(turn, targets, rng)
-        turn.add([layout.end], [layout.end], 1.0)
-        return turn
-
-    def _propose(self, turn: _Turn, targets: Sequence[Target]) -> None:
-        first, weight = self.layout.first_id, self.loss_weights.propose
-        end = TOKEN_ID["</scene>"]
-        for index, target in enumerate(targets):
-            head, cells = target.element.head, target.context_cells.tolist()
-            context = [first + token for token in (*head, *cells)]
-            truth = [first + token for token in (*head, *target.element.cells.tolist())]
-            if target.phantom:
-                following = next((t.element.head[0] for t in targets[index:] if not t.phantom), end)
-                truth = [first + following, *[IGNORE] * (len(context) - 1)]
-            turn.add(context, truth, weight)
-        turn.add([first + end], [first + end], weight)
-
-    def _refine(self, turn: _Turn, targets: Sequence[Target], rng: np.random.Generator) -> None:
-        first, weights = self.layout.first_id, self.loss_weights.offset
-        kept = self._subset(targets, rng)
-        turn.add([first + TOKEN_ID["<offset>"]])
-        for index, target in enumerate(targets):
-            cells, answers = target.context_cells, target.answers
-            deleted = (answers[:, :1] == TABLE.delete).any(axis=1)
-            lengths = np.where(deleted, 2, 1 + OFFSET_ROUNDS)
-            if index not in kept:
-                turn.next_position += int(lengths.sum())
-                continue
-            for cell, answer, length in zip(cells.tolist(), answers.tolist(), lengths.tolist(), strict=True):
-                tokens = [first + token for token in (cell, *answer)][:length]
-                labels, scale = [IGNORE, *tokens[1:]], (0.0, 1.0) if length == 2 else (0.0, *weights)
-                turn.add(tokens, labels, scale)
-        closing = first + TOKEN_ID["</offset>"]
-        turn.add([closing])
-
-    def _subset(self, targets: Sequence[Target], rng: np.random.Generator) -> set[int]:
-        kept: set[int] = set()
-        points = 0
-        for index in rng.permutation(len(targets)).tolist():
-            size = len(targets[index].context_cells)
-            if not kept or points + size <= self.refine_points:
-                kept.add(index)
-                points += size
-        return kept
+        choices = _choices(conversations, labels, len(prefix), layout.first_id)
+        return Batch(
+            tensor(pixels), tensor(ids), tensor(positions), tensor(labels), tensor(weights), tensor(dense), visual, choices
+        )
 
     def _dense(self, sample: Sample, merged_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
         side, (rows, columns) = DENSE_SUBCELLS, merged_hw
         picture = dense_labels(sample, (columns * side, rows * side))
         blocks = picture.reshape(len(DENSE_CHANNELS), rows, side, columns, side).transpose(1, 3, 0, 2, 4)
         return np.ascontiguousarray(blocks.reshape(rows * columns, -1))
+
+
+def _choices(conversations: Sequence[Conversation], labels: npt.NDArray[np.int64], first: int, first_id: int) -> Choices | None:
+    """The places of a batch where several answers are right; ``first`` is the column of a conversation's first token."""
+    where = [(row, first + at) for row, text in enumerate(conversations) for at in sorted(text.alternatives)]
+    if not where:
+        return None
+    allowed = np.zeros((len(where), len(TOKENS)), bool)
+    index = np.full(labels.shape, -1, np.int64)
+    for number, (row, column) in enumerate(where):
+        index[row, column] = number
+        allowed[number, list(conversations[row].alternatives[column - first])] = True
+        allowed[number, labels[row, column] - first_id] = True
+    return Choices(torch.from_numpy(index), torch.from_numpy(allowed), first_id)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from training.collate import DENSE_SUBCELLS, IGNORE, Batch
+from training.collate import DENSE_SUBCELLS, IGNORE, Batch, Choices
 from training.model import vision_tokens
 from training.targets import DENSE_CHANNELS
 
@@ -87,7 +87,25 @@ class TrainedModel(nn.Module):
         labels, weights = batch.labels[:, 1:][taught], batch.weights[:, 1:][taught]
         entropy = F.cross_entropy(logits, labels, reduction="none")
         correct = (logits.detach().argmax(-1) == labels).float().mean()
+        if batch.choices is not None:
+            entropy = choice_entropy(entropy, logits, batch.choices, taught)
         return (entropy * weights).sum() / (weights.sum() if token_weight is None else token_weight), correct
+
+
+def choice_entropy(entropy: Tensor, logits: Tensor, choices: Choices, taught: Tensor) -> Tensor:
+    """``entropy`` with the places where several answers are right counted as such: ``-log sum p(token)`` over the right ones.
+
+    Args:
+        entropy: ``(N,)`` of the taught places, by their labels.
+        logits: ``(N, vocabulary)`` of the same.
+        choices: which tokens are right at which places.
+        taught: ``(B, T - 1)`` bool: the N taught places, the first column left out.
+    """
+    index = choices.index[:, 1:][taught]
+    some = index >= 0
+    table = logits[some][:, choices.first_id : choices.first_id + choices.allowed.shape[1]]
+    right = table.masked_fill(~choices.allowed[index[some]], float("-inf"))
+    return entropy.masked_scatter(some, logits[some].logsumexp(-1) - right.logsumexp(-1))
 
 
 def dense_loss(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor:

@@ -16,6 +16,7 @@ from getok_drive.tokens.vocab import TABLE, TOKEN_ID
 from training.collate import IGNORE, Collator, Layout
 from training.datasets import world
 from training.model import build_tokenizer
+from training.recipes.driving import DrivingRecipe
 from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
@@ -27,8 +28,8 @@ def layout():
 
 
 def collate(layout, noise=None, refine_points=10_000):
-    collator = Collator(Preprocessor((224, 112)), layout, noise, refine_points)
-    return collator(SAMPLES, np.random.default_rng(0))
+    recipe, rng = DrivingRecipe(layout, noise, refine_points), np.random.default_rng(0)
+    return Collator(Preprocessor((224, 112)), layout)([recipe(sample, rng) for sample in SAMPLES])
 
 
 def test_without_noise_the_ids_are_the_canonical_text(layout):

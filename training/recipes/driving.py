@@ -1,0 +1,72 @@
+"""Domain ``driving``: the whole scene in two turns, propose and refine, as ARCHITECTURE.md lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from getok_drive.tokens.vocab import TOKEN_ID
+from training.collate import Layout
+from training.recipes.conversation import IGNORE, Conversation, LossWeights, Script
+from training.recipes.partial import Labelling
+from training.recipes.refining import write_refinement
+from training.samples import Sample
+from training.targets import Noise, Target, elements_of, noisy_targets
+
+
+@dataclass(frozen=True, slots=True)
+class DrivingRecipe:
+    """Sample -> the scene's two turns.
+
+    Attributes:
+        layout: fixed token ids.
+        noise: on the context; ``None`` for evaluation.
+        refine_points: at most so many points are taught in the refinement turn (see `write_refinement`).
+        weights: of the answer's tokens.
+        assume_complete: see `Labelling.of`.
+    """
+
+    layout: Layout
+    noise: Noise | None = None
+    refine_points: int = 24
+    weights: LossWeights = field(default_factory=LossWeights)
+    assume_complete: tuple[str, ...] = ()
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Conversation | None:
+        """The conversation; ``rng`` draws the noise and the refinement's part. None where no kind is labelled."""
+        if not sample.known:
+            return None
+        layout, labelling = self.layout, Labelling.of(sample, self.assume_complete)
+        targets = noisy_targets(elements_of(sample), self.noise, rng)
+        targets = [t for t in targets if not t.phantom or labelling.teaches(t.element.kind)]
+        script = Script()
+        script.read(layout.after)
+        self._propose(script, targets, labelling)
+        script.teach(layout.refine_turn[:1], [layout.end])  # the turn's end is the model's own to write
+        script.read(layout.refine_turn[1:])
+        groups = [(target.context_cells, target.answers) for target in targets]
+        write_refinement(script, groups, layout.first_id, self.weights.offset, self.refine_points, rng)
+        script.teach([layout.end])
+        return script.conversation(sample)
+
+    def _propose(self, script: Script, targets: Sequence[Target], labelling: Labelling) -> None:
+        first, weight = self.layout.first_id, self.weights.propose
+        end = TOKEN_ID["</scene>"]
+        previous: str | None = None
+        for index, target in enumerate(targets):
+            element = target.element
+            following = next((t.element for t in targets[index:] if not t.phantom), None)
+            script.allow(labelling.alternatives(previous, following and following.kind))
+            context = [first + token for token in (*element.head, *target.context_cells.tolist())]
+            if target.phantom:
+                truth = [first + (following.head[0] if following else end), *[IGNORE] * (len(context) - 1)]
+            else:
+                truth = [first + token for token in (*element.head, *element.cells.tolist())]
+                for place, taught in enumerate(labelling.taught_words(element.kind)):
+                    truth[place] = truth[place] if taught else IGNORE
+                previous = element.kind
+            script.teach(context, truth, weight)
+        script.allow(labelling.alternatives(previous, None))
+        script.teach([first + end], weight=weight)
