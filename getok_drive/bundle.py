@@ -24,6 +24,7 @@ from getok_drive.tokens import prompts
 from getok_drive.tokens.confidence import Calibration
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.limits import Limits
+from getok_drive.tokens.positions import RULES, PositionSpec
 from getok_drive.tokens.vocab import GRID_SIZE, TOKENS
 
 FORMAT = 1
@@ -171,6 +172,13 @@ class Bundle:
         """Calibration of the confidences, by element kind."""
         return {kind: Calibration(spec.temperature, spec.bias) for kind, spec in self.contract.calibration.items()}
 
+    @property
+    def position_spec(self) -> PositionSpec:
+        """Where a conversation's tokens stand."""
+        contract = self.contract
+        before, first = len(contract.prompt.before), contract.tokens.first_token_id
+        return PositionSpec(contract.model.position_rule, before, contract.model.merged_hw, first)
+
     def preprocessor(self) -> Preprocessor:
         """A new preprocessor for this model's input."""
         image = self.contract.image
@@ -197,8 +205,8 @@ class Bundle:
             ConfigError: on an unknown name.
             BackendError: when the backend cannot be loaded.
         """
-        count_before, capacity = len(self.contract.prompt.before), self.capacity(limits or Limits())
-        return runtime.open_backend(name, self.folder, self.contract.model, count_before, capacity, threads)
+        capacity = self.capacity(limits or Limits())
+        return runtime.open_backend(name, self.folder, self.contract.model, self.position_spec, capacity, threads)
 
     def _check_agreement(self) -> None:
         """Compare the contract with this runtime and with itself."""
@@ -232,6 +240,7 @@ class Bundle:
             require(0 < getattr(model, name) <= 1 << 24, f"model.{name} is {getattr(model, name)}, which is out of range")
         require(len(image.size_wh) == 2, f"image.size_wh is {image.size_wh}, expected a width and a height")
         require(max(image.size_wh) <= 1 << 14, f"image.size_wh is {image.size_wh}, which is out of range")
+        require(model.position_rule in RULES, f"model.position_rule is {model.position_rule!r}, expected {' or '.join(RULES)}")
         try:
             preprocessor = self.preprocessor()
         except (ConfigError, InputError, ValueError) as error:

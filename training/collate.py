@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from getok_drive.preprocess import Preprocessor
 from getok_drive.tokens import prompts
+from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.tokens.vocab import TOKENS
-from training.model import first_token_id
+from training.model import first_token_id, position_rule
 from training.recipes.conversation import IGNORE as IGNORE
 from training.recipes.conversation import Conversation
 from training.samples import Sample
@@ -33,17 +34,23 @@ class Layout:
     image_pad: int
     end: int
     first_id: int
+    position_rule: str
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast) -> Layout:
-        """The layout in this tokenizer's ids."""
+    def of(cls, tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> Layout:
+        """The layout in this tokenizer's ids, with the position rule of the model's configuration."""
         before, after = prompts.propose_segments()
 
         def ids(text: str) -> tuple[int, ...]:
             return tuple(tokenizer.encode(text, add_special_tokens=False))
 
         pad, end = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|im_end|>"])
-        return cls(ids(before), ids(after), ids(prompts.refine_segment()), pad, end, first_token_id(tokenizer))
+        texts = ids(before), ids(after), ids(prompts.refine_segment())
+        return cls(*texts, pad, end, first_token_id(tokenizer), position_rule(config))
+
+    def position_spec(self, merged_hw: tuple[int, int]) -> PositionSpec:
+        """Where the tokens of a conversation stand."""
+        return PositionSpec(self.position_rule, len(self.before), merged_hw, self.first_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Batch:
     Attributes:
         pixel_values: ``(B, patches, patch_dim)`` float32.
         ids: ``(B, T)``; the visual tokens' places are ``visual``, a slice common to all rows.
-        positions: ``(3, B, T)`` M-RoPE positions (time, height, width).
+        positions: ``(3, B, T)`` float32 M-RoPE positions (time, row, column), see `getok_drive.tokens.positions`.
         labels: ``(B, T)``: the token that belongs *at* this place, ``IGNORE`` where nothing is taught.
         weights: ``(B, T)`` float32.
         dense: ``(B, K, channels * subcells**2)`` uint8, 255 = not labelled.
@@ -117,12 +124,6 @@ class Batch:
         return Batch(pixels, ids, positions, labels, weights, dense, self.visual, choices)
 
 
-def mrope_image_positions(start: int, merged_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """M-RoPE positions ``(3, K)`` of an image's visual tokens that begin at position ``start`` (Qwen2.5-VL, section 2.1.3)."""
-    rows, columns = np.divmod(np.arange(merged_hw[0] * merged_hw[1]), merged_hw[1])
-    return np.stack([np.full_like(rows, start), start + rows, start + columns])
-
-
 @dataclass(frozen=True, slots=True)
 class Collator:
     """Turns conversations of any domain into a `Batch`.
@@ -144,16 +145,16 @@ class Collator:
         total = start + count + max(len(row.ids) for row in conversations)
         shape = (len(conversations), total)
         ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
-        weights, positions = np.zeros(shape, np.float32), np.zeros((3, *shape), np.int64)
+        weights, positions = np.zeros(shape, np.float32), np.zeros((3, *shape), np.float32)
+        spec = layout.position_spec(merged_hw)
         prefix = [*layout.before, *[layout.image_pad] * count]
         for index, row in enumerate(conversations):
             stop = len(prefix) + len(row.ids)
             span = slice(len(prefix), stop)
             ids[index, : len(prefix)], ids[index, span] = prefix, row.ids
             labels[index, span], weights[index, span] = row.labels, row.weights
-            positions[:, index, :start] = np.arange(start)
-            positions[:, index, start : start + count] = mrope_image_positions(start, merged_hw)
-            positions[:, index, span] = start + max(merged_hw) + np.array(row.places)
+            positions[:, index, : len(prefix)] = spec.prefix()
+            positions[:, index, span] = Positions(spec).append(row.ids, row.places)
         pixels = np.stack([pre(row.sample.image_bgr)[0] for row in conversations])
         dense = np.stack([self._dense(row.sample, merged_hw) for row in conversations])
         tensor = torch.from_numpy

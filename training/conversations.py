@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
+from getok_drive.tokens.positions import Positions
 from getok_drive.tokens.vocab import TOKENS
-from training.collate import Layout, mrope_image_positions
+from getok_drive.types import FloatArray
+from training.collate import Layout
 from training.model import vision_tokens
 
 _TABLE_SIZE = len(TOKENS)
@@ -39,14 +41,14 @@ class Conversations:
         self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, layout.first_id
         merge = model.config.vision_config.spatial_merge_size
         visual = picture_tokens(model, pixel_values, grid_hw)
-        prefix, positions = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
+        prefix, positions, after = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
         count, device = len(pixel_values), pixel_values.device
         embedded = self._text.embed_tokens(torch.tensor([prefix] * count, device=device))
         start = len(layout.before)
         embedded = torch.cat((embedded[:, :start], visual.to(embedded.dtype), embedded[:, start + visual.shape[1] :]), dim=1)
         self._cache = DynamicCache(config=model.config.text_config)
         self._seen = torch.zeros(count, 0, dtype=torch.long, device=device)
-        self._next = [int(positions.max()) + 1] * count
+        self._positions = [after.copy() for _ in range(count)]
         self.waiting: list[list[int]] = [[] for _ in range(count)]
         self._scores = embedded.new_zeros(count, _TABLE_SIZE)
         everything = torch.ones(count, len(prefix), dtype=torch.long, device=device)
@@ -62,7 +64,7 @@ class Conversations:
         self._cache.batch_repeat_interleave(times)
         self._seen = self._seen.repeat_interleave(times, dim=0)
         self._scores = self._scores.repeat_interleave(times, dim=0)
-        self._next = [value for value in self._next for _ in range(times)]
+        self._positions = [places.copy() for places in self._positions for _ in range(times)]
         self.waiting = [list(tokens) for tokens in self.waiting for _ in range(times)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -70,22 +72,21 @@ class Conversations:
         chosen = torch.tensor(list(rows), device=self._seen.device)
         self._cache.batch_select_indices(chosen)
         self._seen, self._scores = self._seen[chosen], self._scores[chosen]
-        self._next, self.waiting = [self._next[row] for row in rows], [self.waiting[row] for row in rows]
+        self._positions, self.waiting = [self._positions[row] for row in rows], [self.waiting[row] for row in rows]
 
     def scores(self) -> npt.NDArray[np.float32]:
         """Feed what waits; the table's logits of what follows in each row: ``(rows, len(TOKENS))``."""
         width = max(len(tokens) for tokens in self.waiting)
         if width:
             shape = (len(self), width)
-            ids, mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+            ids, mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros((3, *shape), np.float32)
             for row, tokens in enumerate(self.waiting):
                 if tokens:
                     ids[row, -len(tokens) :], mask[row, -len(tokens) :] = tokens, 1
-                    positions[row, -len(tokens) :] = np.arange(self._next[row], self._next[row] + len(tokens))
-                    self._next[row] += len(tokens)
+                    positions[:, row, -len(tokens) :] = self._positions[row].append(tokens)
                     tokens.clear()
             device = self._seen.device
-            place = torch.from_numpy(positions).to(device).expand(3, *shape)
+            place = torch.from_numpy(positions).to(device)
             self._pass(self._text.embed_tokens(torch.from_numpy(ids).to(device)), place, torch.from_numpy(mask).to(device))
         return self._scores.float().cpu().numpy()
 
@@ -108,10 +109,9 @@ def picture_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tens
     return tower(pixel_values.flatten(0, 1), grid_thw=grid_thw).pooler_output.unflatten(0, (len(pixel_values), -1))
 
 
-def prompt_prefix(layout: Layout, merged_hw: tuple[int, int]) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """Model ids and M-RoPE positions ``(3, L)`` of what stands before every answer; the image's place holds image pads."""
-    start, count = len(layout.before), merged_hw[0] * merged_hw[1]
-    ids = [*layout.before, *[layout.image_pad] * count, *layout.after]
-    after = start + max(merged_hw) + np.arange(len(layout.after))
-    text = [np.tile(part, (3, 1)) for part in (np.arange(start), after)]
-    return ids, np.concatenate([text[0], mrope_image_positions(start, merged_hw), text[1]], axis=1)
+def prompt_prefix(layout: Layout, merged_hw: tuple[int, int]) -> tuple[list[int], FloatArray, Positions]:
+    """Model ids and positions ``(3, L)`` of what stands before every answer (image pads for the image), and how they go on."""
+    spec = layout.position_spec(merged_hw)
+    after = Positions(spec)
+    ids = [*layout.before, *[layout.image_pad] * (merged_hw[0] * merged_hw[1]), *layout.after]
+    return ids, np.concatenate([spec.prefix(), after.append(layout.after)], axis=1), after

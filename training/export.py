@@ -39,7 +39,7 @@ from getok_drive.runtime.backend import Geometry
 from getok_drive.tokens import prompts
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
-from training.model import first_token_id, load_checkpoint
+from training.model import first_token_id, load_checkpoint, position_rule
 from training.onnx_graphs import decoder_graph, vision_graph
 
 WORLD_TERMS = TrainingData("procedural driving world of this repository (training/datasets/world)", "Apache-2.0")
@@ -134,6 +134,7 @@ def geometry(model: Qwen2_5_VLForConditionalGeneration, preprocessor: Preprocess
         head_dim=text.hidden_size // text.num_attention_heads,
         rope_theta=float(text.rope_parameters["rope_theta"]),
         mrope_section=tuple(text.rope_parameters["mrope_section"]),
+        position_rule=position_rule(model.config),
         grid_hw=preprocessor.grid_hw,
         merge_size=preprocessor.merge_size,
         patch_dim=preprocessor.patch_dim,

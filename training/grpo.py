@@ -67,7 +67,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         set_seed(config.seed)
         model, self.tokenizer = load_checkpoint(start_from)
-        self.layout = Layout.of(self.tokenizer)
+        self.layout = Layout.of(self.tokenizer, model.config)
         self.size_wh = config.image_size_wh or _trained_size_wh(start_from)
         vision = model.config.vision_config
         self.preprocess = Preprocessor(self.size_wh, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)

@@ -15,7 +15,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PretrainedConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens import prompts
@@ -43,6 +43,12 @@ class ModelSize:
     text_intermediate: int = 512
     patch_size_px: int = 14
     merge_size: int = 2
+    rope_theta: float = 20.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
+
+
+def position_rule(config: PretrainedConfig) -> str:
+    """The rule of `getok_drive.tokens.positions` that a checkpoint was trained with; released models know Qwen's own only."""
+    return str(getattr(config, "position_rule", "text"))
 
 
 SIZES = {
@@ -77,9 +83,8 @@ def build_model(
         seed: of the weights.
         token_init: what the table's rows start from, see `training.vocabulary.initialise_rows`.
     """
-    head_dim = size.text_hidden // size.text_heads
-    sections = [head_dim // 8, head_dim * 3 // 16, head_dim * 3 // 16]
-    sections[0] += head_dim // 2 - sum(sections)
+    half = size.text_hidden // size.text_heads // 2
+    sections = [half - 2 * (half * 7 // 16), half * 7 // 16, half * 7 // 16]  # time, rows, columns
     special = dict(zip(SPECIAL_TOKENS, tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)), strict=True))
     config = Qwen2_5_VLConfig(
         text_config={
@@ -90,7 +95,7 @@ def build_model(
             "num_attention_heads": size.text_heads,
             "num_key_value_heads": size.text_kv_heads,
             "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections},
+            "rope_parameters": {"rope_type": "default", "rope_theta": size.rope_theta, "mrope_section": sections},
             "tie_word_embeddings": True,
             "bos_token_id": special["<|endoftext|>"],
             "eos_token_id": special["<|im_end|>"],
@@ -114,6 +119,7 @@ def build_model(
         vision_end_token_id=special["<|vision_end|>"],
         tie_word_embeddings=True,
     )
+    config.position_rule = "image"
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     initialise_rows(model.get_input_embeddings().weight, tokenizer, token_init, seed)

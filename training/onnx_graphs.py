@@ -185,8 +185,8 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration) -> onnx.ModelProto:
     """One pass of the language model over T new positions; prefill and single steps alike.
 
     Inputs: ``inputs_embeds (1, T, hidden)`` float32; ``cached (1,)`` and ``total (1,)`` int32, which hold ``S + T - 1`` and
-    ``S + T`` for S cached positions; ``cos`` and ``sin`` ``(capacity, head_dim / 2)``, the rotary table by place in the cache
-    (`getok_drive.runtime.backend.rotary_table`); ``key_i`` and ``value_i`` ``(1, kv_heads, capacity, head_dim)`` of layer i.
+    ``S + T`` for S cached positions; ``cos`` and ``sin`` ``(capacity, head_dim / 2)``, the rotary angles by place in the cache
+    (`getok_drive.runtime.backend.Rotary`); ``key_i`` and ``value_i`` ``(1, kv_heads, capacity, head_dim)`` of layer i.
     Outputs: ``logits (1, 1, vocab)`` of the last new position; ``new_key_i`` and ``new_value_i``, which must be bound to the
     very buffers of ``key_i`` and ``value_i``.
     """

@@ -85,7 +85,7 @@ class Answers:
             merged_hw: visual tokens along the height and the width.
             shared: one row a picture instead of one an answer.
         """
-        prefix, prompt_positions = prompt_prefix(layout, merged_hw)
+        prefix, prompt_positions, after = prompt_prefix(layout, merged_hw)
         first = min(r.picture for r in rollouts)
         row_of = [r.picture - first for r in rollouts] if shared else list(range(len(rollouts)))
         ends = [len(prefix)] * (max(row_of) + 1)
@@ -95,7 +95,7 @@ class Answers:
             ends[row] += len(rollout.ids)
         shape = (len(ends), max(ends))
         ids, segments = np.zeros(shape, np.int64), np.full(shape, _PADDING, np.int64)
-        positions = np.zeros((3, *shape), np.int64)
+        positions = np.zeros((3, *shape), np.float32)
         ids[:, : len(prefix)], segments[:, : len(prefix)] = prefix, _PROMPT
         positions[:, :, : len(prefix)] = prompt_positions[:, None]
         picture = np.zeros(len(ends), np.int64)
@@ -103,7 +103,7 @@ class Answers:
         for number, (rollout, row, start) in enumerate(zip(rollouts, row_of, starts, strict=True)):
             span = slice(start, start + len(rollout.ids))
             ids[row, span], segments[row, span] = rollout.ids, number
-            positions[:, row, span] = prompt_positions[0, -1] + 1 + np.arange(len(rollout.ids))
+            positions[:, row, span] = after.copy().append(rollout.ids)
             picture[row] = rollout.picture - first
             columns += [start + place - 1 if place else len(prefix) - 1 for place in rollout.places]
         counts = [len(rollout.places) for rollout in rollouts]

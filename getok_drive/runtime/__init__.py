@@ -8,6 +8,7 @@ from pathlib import Path
 
 from getok_drive.errors import ConfigError
 from getok_drive.runtime.backend import Backend, Geometry
+from getok_drive.tokens.positions import PositionSpec
 
 # name: module and class. Each is imported when it is opened, as each needs libraries of its own.
 BACKENDS: dict[str, tuple[str, str]] = {
@@ -16,14 +17,14 @@ BACKENDS: dict[str, tuple[str, str]] = {
 }
 
 
-def open_backend(name: str, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0) -> Backend:
+def open_backend(name: str, folder: Path, geometry: Geometry, spec: PositionSpec, capacity: int, threads: int = 0) -> Backend:
     """Load a model into a backend.
 
     Args:
         name: a key of `BACKENDS`.
         folder: the bundle's.
         geometry: the model's shape, which its files must have.
-        count_before: text tokens before the image.
+        spec: where the conversation's tokens stand.
         capacity: most positions of a conversation.
         threads: CPU threads; 0 lets the backend choose.
 
@@ -35,4 +36,4 @@ def open_backend(name: str, folder: Path, geometry: Geometry, count_before: int,
         raise ConfigError(f"unknown backend {name!r}; expected one of {', '.join(sorted(BACKENDS))}")
     module, made = BACKENDS[name]
     make: Callable[..., Backend] = getattr(importlib.import_module(module), made)
-    return make(folder, geometry, count_before, capacity, threads)
+    return make(folder, geometry, spec, capacity, threads)

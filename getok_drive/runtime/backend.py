@@ -1,7 +1,6 @@
-"""`Backend`: tensors in, logits out. What a token means is none of its business; `decoding` drives it.
+"""`Backend`: tensors in, logits out; `decoding` drives it. Where a token stands is told by `getok_drive.tokens.positions`.
 
-Also here, because every backend needs them in the same form: the model's `Geometry` and the places that its rotary embedding
-gives to a conversation (M-RoPE: Qwen2-VL, arXiv 2409.12191, section 2.1; Qwen2.5-VL, arXiv 2502.13923, section 2.1.3).
+Also here, because every backend needs them in the same form: the model's `Geometry` and its rotary angles.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from getok_drive.errors import BackendError
 from getok_drive.types import FloatArray
-
-Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,7 @@ class Geometry:
         head_dim: width of a head.
         rope_theta: base of the rotary frequencies.
         mrope_section: how many frequencies follow the time, row and column position.
+        position_rule: where tokens stand, one of `getok_drive.tokens.positions.RULES`.
         grid_hw: patches along the height and the width of the image.
         merge_size: patches along each side of a visual token.
         patch_dim: values of a patch.
@@ -45,6 +42,7 @@ class Geometry:
     head_dim: int
     rope_theta: float
     mrope_section: tuple[int, ...]
+    position_rule: str
     grid_hw: tuple[int, ...]
     merge_size: int
     patch_dim: int
@@ -104,9 +102,6 @@ class Backend(Protocol):
             BackendError: when the conversation would exceed ``capacity``, or an id is none of the vocabulary.
         """
 
-    def rewind(self, length: int) -> None:
-        """Forget every position from ``length`` on (``length`` from the end of the prefill to the current length)."""
-
 
 def check_room(backend: Backend, count: int) -> None:
     """Refuse to append ``count`` positions beyond the capacity.
@@ -121,43 +116,24 @@ def check_room(backend: Backend, count: int) -> None:
         )
 
 
-def conversation_positions(geometry: Geometry, count_before: int, capacity: int) -> Positions:
-    """Time, row and column position of each place of a conversation with one image.
-
-    Text advances all three together. The image's tokens share one time and take rows and columns counted from it; the text
-    behind goes on after the largest of them.
-
-    Args:
-        geometry: the image's grid.
-        count_before: text tokens before the image.
-        capacity: places to compute, at least the image's.
-
-    Returns:
-        ``(3, capacity)`` int64.
-    """
-    rows, columns = np.divmod(np.arange(geometry.num_visual_tokens), geometry.merged_hw[1])
-    image = np.stack([np.zeros_like(rows), rows, columns]) + count_before
-    start = count_before + max(geometry.merged_hw)
-    after = np.arange(max(capacity - count_before - image.shape[1], 0)) + start
-    positions: Positions = np.concatenate([np.tile(np.arange(count_before), (3, 1)), image, np.tile(after, (3, 1))], axis=1)
-    return positions[:, :capacity]
-
-
-def rotary_table(geometry: Geometry, positions: Positions) -> tuple[FloatArray, FloatArray]:
-    """Cosine and sine of every place's rotary angles.
+class Rotary:
+    """Cosine and sine of the rotary angles (M-RoPE: Qwen2-VL, arXiv 2409.12191, section 2.1).
 
     Args:
         geometry: frequencies and sections.
-        positions: ``(3, N)`` of `conversation_positions`.
 
-    Returns:
-        Two ``(N, head_dim / 2)`` float32 arrays.
+    Raises:
+        BackendError: when the sections do not cover the head.
     """
-    half = geometry.head_dim // 2
-    exponents = np.arange(0, geometry.head_dim, 2, dtype=np.float32) / np.float32(geometry.head_dim)
-    frequencies = np.float32(1.0) / np.power(np.float32(geometry.rope_theta), exponents)
-    axis = np.repeat(np.arange(len(geometry.mrope_section)) % 3, geometry.mrope_section)
-    if len(axis) != half:
-        raise BackendError(f"mrope_section {geometry.mrope_section} must sum to head_dim / 2 = {half}")
-    angles = np.ascontiguousarray(positions[axis].T, dtype=np.float32) * frequencies
-    return np.cos(angles, dtype=np.float32), np.sin(angles, dtype=np.float32)
+
+    def __init__(self, geometry: Geometry) -> None:
+        exponents = np.arange(0, geometry.head_dim, 2, dtype=np.float32) / np.float32(geometry.head_dim)
+        self._frequencies = np.float32(1.0) / np.power(np.float32(geometry.rope_theta), exponents)
+        self._axis = np.repeat(np.arange(len(geometry.mrope_section)) % 3, geometry.mrope_section)
+        if len(self._axis) != geometry.head_dim // 2:
+            raise BackendError(f"mrope_section {geometry.mrope_section} must sum to head_dim / 2 = {geometry.head_dim // 2}")
+
+    def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Two ``(N, head_dim / 2)`` float32 arrays for ``positions (3, N)`` of `getok_drive.tokens.positions`."""
+        angles = positions[self._axis].T * self._frequencies
+        return np.cos(angles, dtype=np.float32), np.sin(angles, dtype=np.float32)

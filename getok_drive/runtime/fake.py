@@ -57,10 +57,6 @@ class FakeBackend:
         self.length += len(ids)
         return self._next()
 
-    def rewind(self, length: int) -> None:
-        """Go back in the script."""
-        self.length = length
-
     def _next(self) -> FloatArray:
         self.passes += 1
         self._logits[:] = 0.0

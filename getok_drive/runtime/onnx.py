@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from getok_drive.errors import BackendError
-from getok_drive.runtime.backend import Geometry, check_room, conversation_positions, rotary_table
+from getok_drive.runtime.backend import Geometry, Rotary, check_room
+from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.types import FloatArray
 
 FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
@@ -49,7 +50,7 @@ class OnnxBackend:
     Args:
         folder: holds `FILES`.
         geometry: must agree with the graphs.
-        count_before: text tokens before the image (fixes the places of everything behind).
+        spec: where the conversation's tokens stand.
         capacity: most positions of a conversation.
         threads: for the vision tower; 0: one per core, at most four. The decoder's steps are too small to share.
 
@@ -59,7 +60,7 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0) -> None:
+    def __init__(self, folder: Path, geometry: Geometry, spec: PositionSpec, capacity: int, threads: int = 0) -> None:
         if tuple(int(part) for part in ort.__version__.split(".")[:2]) < LEAST_VERSION:
             raise BackendError(f"onnx backend: onnxruntime {ort.__version__} is too old; pip install 'onnxruntime>=1.20'")
         for file in FILES:
@@ -70,13 +71,16 @@ class OnnxBackend:
         self.capacity = capacity
         self.length = 0
         self._geometry = geometry
-        self._count_before = count_before
+        self._spec = spec
         self._embedding = _load_array(folder / "embedding.npy")
         self._vision = _session(folder / "vision.onnx", threads)
         self._decoder = _session(folder / "decoder.onnx", 1)
         self._check()
 
-        self._cos, self._sin = rotary_table(geometry, conversation_positions(geometry, count_before, capacity))
+        self._positions = Positions(spec)
+        self._rotary = Rotary(geometry)
+        self._cos: FloatArray = np.zeros((capacity, geometry.head_dim // 2), np.float32)
+        self._sin: FloatArray = np.zeros_like(self._cos)
         self._pixels = np.zeros((geometry.num_patches, geometry.patch_dim), np.float32)
         self._visual = np.zeros((geometry.num_visual_tokens, geometry.hidden_size), np.float32)
         self._cached, self._total = np.zeros(1, np.int32), np.zeros(1, np.int32)
@@ -134,34 +138,36 @@ class OnnxBackend:
 
     def prefill(self, ids_before: Sequence[int], visual: FloatArray, ids_after: Sequence[int]) -> FloatArray:
         """Begin a new conversation; see `Backend.prefill`."""
-        if len(ids_before) != self._count_before or visual.shape != self._visual.shape:
+        if len(ids_before) != self._spec.count_before or visual.shape != self._visual.shape:
             raise BackendError(
-                f"onnx backend: expected {self._count_before} tokens before visual tokens of shape {self._visual.shape}, "
+                f"onnx backend: expected {self._spec.count_before} tokens before visual tokens of shape {self._visual.shape}, "
                 f"got {len(ids_before)} and {visual.shape}"
             )
         self.length = 0
+        self._positions = Positions(self._spec)
+        places = np.concatenate([self._spec.prefix(), self._positions.append(ids_after)], axis=1)
         parts = (self._rows(ids_before), visual, self._rows(ids_after))
-        return self._pass(np.concatenate(parts, dtype=np.float32)[None])
+        return self._pass(np.concatenate(parts, dtype=np.float32)[None], places)
 
     def step(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; see `Backend.step`."""
         if len(ids) != 1:
-            return self._pass(self._rows(ids).astype(np.float32)[None])
+            return self._pass(self._rows(ids).astype(np.float32)[None], self._positions.append(ids))
         check_room(self, 1)
         if not 0 <= ids[0] < len(self._embedding):
             raise BackendError(f"onnx backend: token id {ids[0]} is none of the {len(self._embedding)} of the vocabulary")
         self._one[0, 0] = self._embedding[ids[0]]
+        self._turn(self._positions.append(ids))
         self._cached[0] = self.length
         self.length += 1
         self._total[0] = self.length
         _run(self._decoder, self._binding)
         return self._answer
 
-    def rewind(self, length: int) -> None:
-        """Forget every position from ``length`` on; what the buffers hold there is overwritten later."""
-        if not 0 <= length <= self.length:
-            raise BackendError(f"onnx backend: cannot rewind from {self.length} to {length} positions")
-        self.length = length
+    def _turn(self, positions: FloatArray) -> None:
+        """Write the angles of the next places into the table that the decoder reads."""
+        span = slice(self.length, self.length + positions.shape[1])
+        self._cos[span], self._sin[span] = self._rotary(positions)
 
     def _rows(self, ids: Sequence[int]) -> npt.NDArray[np.floating]:
         index = np.asarray(ids, dtype=np.int64)
@@ -172,9 +178,10 @@ class OnnxBackend:
         rows: npt.NDArray[np.floating] = self._embedding[index]
         return rows
 
-    def _pass(self, embeddings: FloatArray) -> FloatArray:
+    def _pass(self, embeddings: FloatArray, positions: FloatArray) -> FloatArray:
         count = embeddings.shape[1]
         check_room(self, count)
+        self._turn(positions)
         self._cached[0] = self.length + count - 1
         self._total[0] = self.length = self.length + count
         _run(self._decoder, self._bound(np.ascontiguousarray(embeddings)))

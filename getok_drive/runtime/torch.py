@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from getok_drive.errors import BackendError
-from getok_drive.runtime.backend import Geometry, check_room, conversation_positions
+from getok_drive.runtime.backend import Geometry, check_room
+from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.types import FloatArray
 
 try:
@@ -25,7 +28,7 @@ class TorchBackend:
     Args:
         folder: holds `FILES`.
         geometry: must agree with the model.
-        count_before: text tokens before the image.
+        spec: where the conversation's tokens stand.
         capacity: most positions of a conversation.
         threads: torch's CPU threads; 0 leaves them as they are.
         device: ``cpu``, ``cuda``, ...; by default CUDA where there is one.
@@ -37,7 +40,7 @@ class TorchBackend:
     name = "torch"
 
     def __init__(
-        self, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0, device: str | None = None
+        self, folder: Path, geometry: Geometry, spec: PositionSpec, capacity: int, threads: int = 0, device: str | None = None
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
@@ -56,9 +59,8 @@ class TorchBackend:
         self.device = f"{self._device}, {dtype}".replace("torch.", "")
         self.capacity = capacity
         self.length = 0
-        self._count_before = count_before
-        positions = conversation_positions(geometry, count_before, capacity)
-        self._positions = torch.from_numpy(positions)[:, None].to(self._device)
+        self._spec = spec
+        self._positions = Positions(spec)
         self._grid_thw = torch.tensor([[1, *geometry.grid_hw]], device=self._device)
         self._cache: Any = None
 
@@ -71,23 +73,18 @@ class TorchBackend:
 
     def prefill(self, ids_before: Sequence[int], visual: torch.Tensor, ids_after: Sequence[int]) -> FloatArray:
         """Begin a new conversation; see `Backend.prefill`."""
-        if len(ids_before) != self._count_before:
-            raise BackendError(f"torch backend: expected {self._count_before} tokens before the image, got {len(ids_before)}")
+        if len(ids_before) != self._spec.count_before:
+            expected = self._spec.count_before
+            raise BackendError(f"torch backend: expected {expected} tokens before the image, got {len(ids_before)}")
         self.length = 0
         self._cache = DynamicCache(config=self._model.config.text_config)
-        return self._pass(torch.cat([self._embed(ids_before), visual, self._embed(ids_after)]))
+        self._positions = Positions(self._spec)
+        places = np.concatenate([self._spec.prefix(), self._positions.append(ids_after)], axis=1)
+        return self._pass(torch.cat([self._embed(ids_before), visual, self._embed(ids_after)]), places)
 
     def step(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; see `Backend.step`."""
-        return self._pass(self._embed(ids))
-
-    def rewind(self, length: int) -> None:
-        """Forget every position from ``length`` on."""
-        if not 0 <= length <= self.length:
-            raise BackendError(f"torch backend: cannot rewind from {self.length} to {length} positions")
-        if length < self.length:
-            self._cache.crop(length)
-            self.length = length
+        return self._pass(self._embed(ids), self._positions.append(ids))
 
     def _embed(self, ids: Sequence[int]) -> torch.Tensor:
         size = self._model.config.text_config.vocab_size
@@ -98,13 +95,13 @@ class TorchBackend:
         )
         return embedding
 
-    def _pass(self, embeddings: torch.Tensor) -> FloatArray:
+    def _pass(self, embeddings: torch.Tensor, positions: FloatArray) -> FloatArray:
         check_room(self, len(embeddings))
         end = self.length + len(embeddings)
         with torch.no_grad():
             hidden = self._model.model.language_model(
                 inputs_embeds=embeddings[None],
-                position_ids=self._positions[:, :, self.length : end],
+                position_ids=torch.from_numpy(positions)[:, None].to(self._device),
                 past_key_values=self._cache,
                 use_cache=True,
             ).last_hidden_state

@@ -23,6 +23,7 @@ from getok_drive.runtime.backend import Geometry
 from getok_drive.runtime.fake import FakeBackend
 from getok_drive.tokens import prompts
 from getok_drive.tokens.elements import canonical_elements, propose_ids, refine_ids
+from getok_drive.tokens.positions import PositionSpec
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
 from getok_drive.types import Box, DrivableArea, FloatArray, Lane, Sign
 
@@ -53,7 +54,7 @@ def script() -> list[int]:
 class ScriptedBackend(FakeBackend):
     """`FakeBackend` with the script above, and as slow as the environment says."""
 
-    def __init__(self, folder: Path, geometry: Geometry, count_before: int, capacity: int, threads: int = 0) -> None:
+    def __init__(self, folder: Path, geometry: Geometry, spec: PositionSpec, capacity: int, threads: int = 0) -> None:
         time.sleep(float(os.environ.get("SCRIPTED_LOAD_S", "0")))
         super().__init__(geometry, script(), capacity)
 
@@ -72,7 +73,7 @@ def write_bundle(folder: Path, name: str = "scripted") -> Path:
     preprocessor = Preprocessor(SIZE_WH)
     geometry = Geometry(
         vocab_size=FIRST_ID + len(TOKENS), hidden_size=32, layers=1, heads=2, kv_heads=1, head_dim=16, rope_theta=1e4,
-        mrope_section=(2, 3, 3), grid_hw=preprocessor.grid_hw, merge_size=preprocessor.merge_size,
+        mrope_section=(2, 3, 3), position_rule="text", grid_hw=preprocessor.grid_hw, merge_size=preprocessor.merge_size,
         patch_dim=preprocessor.patch_dim,
     )  # fmt: skip
     image = bundles.ImageSpec(

@@ -15,7 +15,7 @@ from getok_drive.tokens.vocab import TABLE, TOKEN_ID, TOKENS
 FIRST = 50
 GEOMETRY = Geometry(
     vocab_size=FIRST + len(TOKENS) + 20, hidden_size=8, layers=1, heads=2, kv_heads=1, head_dim=16, rope_theta=10000.0,
-    mrope_section=(2, 3, 3), grid_hw=(4, 6), merge_size=2, patch_dim=588,
+    mrope_section=(2, 3, 3), position_rule="text", grid_hw=(4, 6), merge_size=2, patch_dim=588,
 )  # fmt: skip
 PROMPT = Prompt(before=(1, 2), after=(3, 4, 5), refine=(6, 7, 8, 9), first_token_id=FIRST)
 

@@ -55,13 +55,19 @@ def test_visual_tokens_agree(bundle, backends):
     assert np.ptp(ours) > 0.1
 
 
-def test_positions_reach_the_model_as_transformers_infers_them(bundle, backends, tiny_checkpoint):
+def test_with_the_text_rule_plain_transformers_says_the_same(tiny_checkpoint, tmp_path):
     """The whole conversation in one call of the stock forward, which infers M-RoPE from the token types."""
     import torch
 
+    from training.export import export
     from training.model import load_checkpoint
 
-    model, _ = load_checkpoint(tiny_checkpoint)
+    model, tokenizer = load_checkpoint(tiny_checkpoint)
+    model.config.position_rule = "text"
+    model.save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    bundle = export(tmp_path / "checkpoint", tmp_path / "bundle", "text", (224, 112))
+    backends = bundle.open_backend("onnx"), bundle.open_backend("torch")
     for parameter in model.parameters():
         parameter.data = parameter.data.half().float()  # as exported
     geometry, prompt, pad = bundle.contract.model, bundle.prompt, model.config.image_token_id
@@ -80,25 +86,11 @@ def test_positions_reach_the_model_as_transformers_infers_them(bundle, backends,
         np.testing.assert_allclose(backend.step(answer[1:]), stock.numpy(), atol=1e-3)
 
 
-def test_rewinding_forgets(bundle, backends):
-    for backend in backends:
-        begin(backend, bundle, 3)
-        length = backend.length
-        expected = backend.step([5, 6, 7]).copy()
-        backend.rewind(length + 1)
-        backend.step([100, 101, 102])
-        backend.rewind(length + 1)
-        np.testing.assert_allclose(backend.step([6, 7]), expected, atol=1e-4)
-        with pytest.raises(BackendError, match="rewind"):
-            backend.rewind(length + 50)
-
-
 def test_one_token_or_many_at_once(bundle, backends):
     for backend in backends:
         begin(backend, bundle, 4)
-        length = backend.length
         together = backend.step([9, 8, 7, 6]).copy()
-        backend.rewind(length)
+        begin(backend, bundle, 4)
         for token in (9, 8, 7):
             backend.step([token])
         np.testing.assert_allclose(backend.step([6]), together, atol=1e-4)

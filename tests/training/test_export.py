@@ -74,8 +74,8 @@ def test_the_checkpoint_stays_usable_for_further_training(tiny_bundle, tiny_chec
 def test_prompt_ids_are_those_that_training_uses(tiny_bundle, tiny_checkpoint):
     from training.collate import Layout
 
-    _, tokenizer = load_checkpoint(tiny_checkpoint)
-    layout, prompt = Layout.of(tokenizer), Bundle.load(tiny_bundle).prompt
+    checkpoint, tokenizer = load_checkpoint(tiny_checkpoint)
+    layout, prompt = Layout.of(tokenizer, checkpoint.config), Bundle.load(tiny_bundle).prompt
     assert (prompt.before, prompt.after, prompt.refine) == (layout.before, layout.after, layout.refine_turn)
     assert prompt.first_token_id == layout.first_id
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,7 +9,6 @@ pytest.importorskip("transformers")
 
 from getok_drive.errors import ConfigError  # noqa: E402
 from getok_drive.tokens.vocab import TOKENS  # noqa: E402
-from training.collate import mrope_image_positions  # noqa: E402
 from training.model import (  # noqa: E402
     SIZES,
     build_model,
@@ -39,19 +37,6 @@ def test_vision_forward_equals_transformers(tiny):
         ours = vision_tokens(tiny, pixels, (4, 8))
         theirs = tiny.model.visual(pixels.reshape(-1, 588), grid).pooler_output.view(3, -1, ours.shape[-1])
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-
-
-def test_positions_equal_transformers(tiny, tokenizer):
-    pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    start = tokenizer.convert_tokens_to_ids("<|vision_start|>")
-    ids = torch.tensor([[7, 8, start, *[pad] * 8, 9, 10, 11]])
-    kinds = (ids == pad).int()
-    positions, _ = tiny.model.get_rope_index(
-        ids, mm_token_type_ids=kinds, image_grid_thw=torch.tensor([[1, 4, 8]]), attention_mask=torch.ones_like(ids)
-    )
-    image = mrope_image_positions(3, (2, 4))
-    np.testing.assert_array_equal(positions[:, 0, 3:11].numpy(), image)
-    assert positions[:, 0, 11].tolist() == [3 + 4] * 3  # text goes on after the longer side
 
 
 def test_table_is_one_block_of_ordinary_tokens(tokenizer):

@@ -16,11 +16,12 @@ from getok_drive.runtime.decoding import Budget, Prompt, decode  # noqa: E402
 from getok_drive.runtime.torch import TorchBackend  # noqa: E402
 from getok_drive.tokens.grammar import ProposeGrammar, RefineGrammar  # noqa: E402
 from getok_drive.tokens.limits import Limits  # noqa: E402
+from getok_drive.tokens.positions import PositionSpec  # noqa: E402
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS  # noqa: E402
 from training.collate import Layout  # noqa: E402
 from training.conversations import picture_tokens  # noqa: E402
 from training.datasets import world  # noqa: E402
-from training.model import load_checkpoint  # noqa: E402
+from training.model import load_checkpoint, position_rule  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
 from training.rollout import Sampler, Sampling, log_prob_of, pick  # noqa: E402
 
@@ -34,7 +35,7 @@ SEED = 7
 def checkpoint(tiny_checkpoint, tmp_path_factory):
     """`tiny_checkpoint`, but reluctant to end the scene, so that answers are long."""
     model, tokenizer = load_checkpoint(tiny_checkpoint)
-    layout = Layout.of(tokenizer)
+    layout = Layout.of(tokenizer, model.config)
     with torch.no_grad():
         hidden = model.model.language_model(input_ids=torch.tensor([layout.after])).last_hidden_state[0, -1]
         model.lm_head.weight[layout.first_id + TOKEN_ID["</scene>"]] = -hidden / hidden.norm()
@@ -47,7 +48,7 @@ def checkpoint(tiny_checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(checkpoint):
     model, tokenizer = load_checkpoint(checkpoint)
-    return model.eval(), Layout.of(tokenizer)
+    return model.eval(), Layout.of(tokenizer, model.config)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,11 @@ def runtime_decoder(checkpoint, loaded, pixels):
     rope = text.rope_parameters
     geometry = Geometry(
         text.vocab_size, text.hidden_size, text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads,
-        text.hidden_size // text.num_attention_heads, rope["rope_theta"], tuple(rope["mrope_section"]), PRE.grid_hw, 2, 588,
+        text.hidden_size // text.num_attention_heads, rope["rope_theta"], tuple(rope["mrope_section"]),
+        position_rule(model.config), PRE.grid_hw, 2, 588,
     )  # fmt: skip
-    backend = TorchBackend(checkpoint, geometry, len(layout.before), 1024, device="cpu")
+    spec = PositionSpec(layout.position_rule, len(layout.before), geometry.merged_hw, layout.first_id)
+    backend = TorchBackend(checkpoint, geometry, spec, 1024, device="cpu")
     prompt = Prompt(layout.before, layout.after, layout.refine_turn, layout.first_id)
     for image in pixels.numpy():
         logits = backend.prefill(layout.before, backend.encode(image), layout.after)
@@ -167,7 +170,7 @@ def test_a_diverged_model_is_named(tiny_checkpoint, pixels):
     model, tokenizer = load_checkpoint(tiny_checkpoint)
     model.lm_head.weight.data[:] = float("nan")
     with pytest.raises(GetokError, match="diverged"):
-        Sampler(model, Layout.of(tokenizer), PRE.grid_hw, Sampling(limits=LIMITS)).place(pixels[:1], 1, SEED)
+        Sampler(model, Layout.of(tokenizer, model.config), PRE.grid_hw, Sampling(limits=LIMITS)).place(pixels[:1], 1, SEED)
 
 
 def test_picking_follows_the_softmax():
