@@ -7,13 +7,15 @@ named by ``meta["source"]``.
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from getok_drive.errors import ConfigError
+from training import datasets
 from training.samples import Sample
 
 
@@ -67,6 +69,13 @@ def _world(name: str, which: str, size: str, limit: int | None, masks: bool) -> 
     return Source(name, [f"world:{seed}" for seed in seeds], lambda index: world.render(seeds[index], size_wh, masks=masks))
 
 
+@cache
+def readers() -> tuple[str, ...]:
+    """Names of the modules of `training.datasets` that read data sets; the others there are their helpers."""
+    names = [module.name for module in pkgutil.iter_modules(datasets.__path__)]
+    return tuple(name for name in names if hasattr(importlib.import_module(f"training.datasets.{name}"), "open_samples"))
+
+
 def open_source(name: str, split: str = "test", size: str = "448x252", limit: int | None = None, masks: bool = False) -> Source:
     """The data set of a name.
 
@@ -86,8 +95,8 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
     if kind == "world":
         source = _world(name, rest, size, limit, masks)
     else:
-        if not kind.isidentifier() or importlib.util.find_spec(f"training.datasets.{kind}") is None:
-            raise ConfigError(f"--dataset {name}: there is no reader for {kind!r} in training/datasets")
+        if kind not in readers():
+            raise ConfigError(f"--dataset {name}: there is no reader for {kind!r}; use world or {', '.join(readers())}")
         module = importlib.import_module(f"training.datasets.{kind}")
         path = Path(rest)
         if not path.exists():

@@ -14,6 +14,7 @@ from training.datasets.convert import convert
 from training.datasets.splitting import split_file
 from training.datasets.walk import open_dataset, walk
 from training.samples import Sample
+from training.sources import readers
 
 from .minis import road_photo, write, write_text
 
@@ -84,6 +85,14 @@ def test_convert_refuses_another_conversion(idd, tmp_path, capsys):
     assert "holds a conversion with split = 'train'" in capsys.readouterr().err
     assert run("convert", "--dataset", f"nothing:{idd}", "--out", tmp_path / "x") == 2
     assert "no reader for 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("helper", ["masks", "reading", "__init__", "walk.open_dataset"])
+def test_helpers_beside_the_readers_are_no_readers(tmp_path, capsys, helper):
+    assert run("stats", "--dataset", f"{helper}:{tmp_path}") == 2
+    error = capsys.readouterr().err
+    assert f"no reader for {helper!r}" in error and "use world or " in error and ", idd, jsonl, kitti, " in error
+    assert not {"masks", "walk", "shapes"} & set(readers())
 
 
 def test_convert_the_world(tmp_path):
