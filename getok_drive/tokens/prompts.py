@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -63,6 +64,26 @@ CLASSIFY_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+# The other domains of ``training.sft --domain``: an instruction and its paraphrases. The first is the one to ask at run time;
+# ``{text}`` is a phrase or question, ``{region}`` grid tokens. They are no part of `all_prompts` and `prompt_hash`: tokenizers and
+# bundles of the driving model do not depend on them.
+TASK_PROMPTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "referring": (
+            "Find {text}: its box and its mask.",
+            "Where is {text}? Give box and mask.",
+            "Box and mask of {text}, please.",
+        ),
+        "segmentation": ("Segment each {text}.", "Mark every {text} in the picture.", "Show the masks of all that is {text}."),
+        "reasoning": ("{text} Answer with the mask.", "{text} Show it as a mask.", "Segment the answer: {text}"),
+        "generalized": ("Segment all that is meant by: {text}", "Mark each target of: {text}", "Which objects are meant? {text}"),
+        "caption": ("Describe the region {region}.", "What is at {region}?", "Write a phrase for {region}."),
+        "pointing": ("Point to {text}.", "Put a point on each of: {text}", "Show me {text} with points."),
+    }
+)
+# How the region of a classification can be given instead of grid tokens (table 4 of the paper compares them).
+DRAWN_REGION, TEXT_REGION = " It is outlined in red.", " It is at {region}."
+
 
 def _opening(prompt: str) -> tuple[str, str]:
     return f"{TURN_START}user\n{IMAGE_START}", f"{IMAGE_END}{prompt}{TURN_END}\n{TURN_START}assistant\n"
@@ -78,13 +99,14 @@ def refine_segment() -> str:
     return f"{TURN_END}\n{TURN_START}user\n{REFINE_PROMPT}{TURN_END}\n{TURN_START}assistant\n"
 
 
-def classify_segments(attribute: str, region: Sequence[int] = ()) -> tuple[str, str]:
+def classify_segments(attribute: str, region: Sequence[int] = (), hint: str = "") -> tuple[str, str]:
     """Text before and after the visual tokens of a classification; the model answers with one word token.
 
     Args:
         attribute: a key of `CLASSIFY_PROMPTS`.
         region: the region in question as local grid ids: one cell (a point), two (a box) or a set (a mask). Empty for a question
             about the whole picture.
+        hint: said after the question where the region is given in another way (`DRAWN_REGION`, `TEXT_REGION`).
 
     Raises:
         InputError: on an unknown attribute or an id that is not a grid token.
@@ -93,7 +115,31 @@ def classify_segments(attribute: str, region: Sequence[int] = ()) -> tuple[str, 
         raise InputError(f"classification: unknown attribute {attribute!r}; expected one of {', '.join(CLASSIFY_PROMPTS)}")
     if not all(0 <= cell < GRID_SIZE**2 for cell in region):
         raise InputError(f"classification: the region must hold grid tokens only, got ids {list(region)!r}")
-    return _opening(f"{CLASSIFY_PROMPTS[attribute]}{to_text(region)}")
+    return _opening(f"{CLASSIFY_PROMPTS[attribute]}{hint}{to_text(region)}")
+
+
+def task_segments(task: str, text: str = "", region: Sequence[int] = (), variant: int = 0) -> tuple[str, str]:
+    """Text before and after the visual tokens of a task of `TASK_PROMPTS`.
+
+    Args:
+        task: a key of `TASK_PROMPTS`.
+        text: the phrase or question; what looks like a token in it is broken up (see `plain_text`).
+        region: local grid ids, for tasks about a region.
+        variant: which paraphrase; 0 is the one for run time.
+
+    Raises:
+        InputError: on an unknown task, or an id that is not a grid token.
+    """
+    if task not in TASK_PROMPTS:
+        raise InputError(f"prompt: unknown task {task!r}; expected one of {', '.join(TASK_PROMPTS)}")
+    if not all(0 <= cell < GRID_SIZE**2 for cell in region):
+        raise InputError(f"prompt: the region must hold grid tokens only, got ids {list(region)!r}")
+    return _opening(TASK_PROMPTS[task][variant].format(text=plain_text(text), region=to_text(region)))
+
+
+def plain_text(text: str) -> str:
+    """A text from outside as one line in which nothing reads as a token: ``<`` before a letter, ``/`` or ``|`` gets a space."""
+    return re.sub(r"<(?=[A-Za-z/|])", "< ", " ".join(text.split()))
 
 
 def all_prompts() -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class DrivingRecipe:
         for index, target in enumerate(targets):
             element = target.element
             following = next((t.element for t in targets[index:] if not t.phantom), None)
-            script.allow(labelling.alternatives(previous, following and following.kind))
+            script.allow(labelling.alternatives(previous, following.kind if following else None))
             context = [first + token for token in (*element.head, *target.context_cells.tolist())]
             if target.phantom:
                 truth = [first + (following.head[0] if following else end), *[IGNORE] * (len(context) - 1)]
