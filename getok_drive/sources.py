@@ -288,16 +288,25 @@ def _world(text: str) -> Source:
 def procedural_world() -> Any:
     """The module ``training.datasets.world`` of the checkout that this package is installed from.
 
-    Imported by name: the runtime does not depend on training.
-
     Raises:
         InputError: when there is no checkout, or it lacks what training needs.
     """
+    return on_checkout("training.datasets.world")
+
+
+def on_checkout(module: str) -> Any:
+    """A module of ``training``, from the checkout that this package is installed from.
+
+    Imported by name: the runtime does not depend on training.
+
+    Raises:
+        InputError: when there is no checkout, or it lacks what the module needs.
+    """
     checkout = Path(__file__).resolve().parent.parent
-    if (checkout / "training/datasets/world/__init__.py").is_file() and str(checkout) not in sys.path:
+    if (checkout / "training/__init__.py").is_file() and str(checkout) not in sys.path:
         sys.path.append(str(checkout))
     try:
-        return importlib.import_module("training.datasets.world")
+        return importlib.import_module(module)
     except ImportError as error:
-        message = "the procedural world is part of the repository, not of the package; install from a checkout: pip install -e ."
+        message = f"{module} is part of the repository, not of the package; install from a checkout: pip install -e ."
         raise InputError(f"{message} ({error})") from error

@@ -1,19 +1,23 @@
-"""Writing bags with rosbags; messages stay serialised. Needs the packages rosbags and getok_drive_msgs."""
+"""Reading and writing bags with the package rosbags; messages stay serialised. Needs no rclpy."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from getok_drive.errors import InputError
 
+IMAGE_TYPES = {"sensor_msgs/msg/Image": False, "sensor_msgs/msg/CompressedImage": True}  # whether it is compressed
+SCENE_TYPE = "getok_drive_msgs/msg/Scene"
+_CHECKOUT = Path(__file__).parents[2] / "ros2_ws" / "src" / "getok_drive_msgs" / "msg"
+
 
 def typestore() -> Any:
-    """rosbags' types of ROS 2 together with those of the installed `getok_drive_msgs`."""
+    """rosbags' types of ROS 2 together with those of `getok_drive_msgs`, as installed or else as in the checkout."""
     try:
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
@@ -27,11 +31,63 @@ def typestore() -> Any:
 
 
 def interface_folders() -> Iterator[Path]:
-    """Folders with the installed definitions of our messages."""
+    """Folders with the definitions of our messages."""
     for prefix in (*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix):
         folder = Path(prefix) / "share" / "getok_drive_msgs" / "msg"
         if prefix and folder.is_dir():
             yield folder
+    if _CHECKOUT.is_dir():
+        yield _CHECKOUT
+
+
+def open_bag(path: Path) -> Any:
+    """An open `rosbags.highlevel.AnyReader`; the caller closes it.
+
+    Args:
+        path: a bag folder, an ``.mcap`` or a ``.db3`` file.
+
+    Raises:
+        InputError: nothing there, or not a bag.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such bag")
+    try:
+        from rosbags.highlevel import AnyReader
+
+        reader = AnyReader([path], default_typestore=typestore())
+        reader.open()
+    except InputError:
+        raise
+    except Exception as error:  # rosbags' own errors have no common base for damaged files
+        raise InputError(f"{path}: cannot be read as a bag: {error}") from error
+    return reader
+
+
+def cameras_of(connections: Sequence[Any], topics: Sequence[str] = ()) -> dict[str, tuple[str, str, bool]]:
+    """Cameras in a bag: name -> (image topic, info topic, compressed); a raw topic is preferred to its compressed twin.
+
+    Args:
+        connections: of the open bag.
+        topics: image topics wanted; empty: all but recorded overlays.
+
+    Raises:
+        InputError: a wanted topic is not there, or there are no images at all.
+    """
+    found = {c.topic: IMAGE_TYPES[c.msgtype] for c in connections if c.msgtype in IMAGE_TYPES}
+    missing = [topic for topic in topics if topic not in found]
+    if missing or not found:
+        known = ", ".join(sorted(found)) or "none"
+        raise InputError(f"bag has no image topic {missing[0] if missing else ''}; its image topics: {known}")
+    originals = [topic for topic in found if "/overlay" not in topic]  # a recorded result is no camera
+    wanted = topics or [t for t in originals if not (found[t] and t.removesuffix("/compressed") in found)]
+    cameras: dict[str, tuple[str, str, bool]] = {}
+    for topic in sorted(wanted):
+        base = topic.removesuffix("/compressed")
+        folder = base.rsplit("/", 1)[0]
+        name = "".join(c if c.isalnum() else "_" for c in folder.strip("/")) or base.strip("/").replace("/", "_")
+        name = name if name not in cameras else topic.strip("/").replace("/", "_")
+        cameras[name] = (topic, f"{folder}/camera_info", found[topic])
+    return cameras
 
 
 class BagWriter:

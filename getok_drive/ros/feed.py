@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
 from getok_drive.errors import InputError
 from getok_drive.geometry.camera import SE3, CameraModel
-from getok_drive.sources import open_source
-from getok_drive.types import ImageBgr
+from getok_drive.ros.labels import NAME as LABELS_NAME
+from getok_drive.sources import open_source, procedural_world
+from getok_drive.types import ImageBgr, Scene
 
 _WORLD_FRAMES = 300  # rendered ahead when max_frames does not say; a loop shows them again
 _WORLD_RATE_HZ = 15.0
@@ -54,6 +53,14 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One image of a feed, and what is in it where the source knows."""
+
+    image_bgr: ImageBgr
+    labels: Scene | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Feed:
     """Pictures of one size.
 
@@ -63,15 +70,17 @@ class Feed:
         rate_hz: the source's own rate.
         preload: making pictures is too slow for real time; take them all before the first is shown.
         calibrated: the camera, where the source knows it.
+        labelled: every picture has labels.
     """
 
-    frames: Callable[[], Iterator[ImageBgr]]
+    frames: Callable[[], Iterator[Picture]]
     size_wh: tuple[int, int]
     rate_hz: float
     preload: bool = False
     calibrated: Calibrated | None = None
+    labelled: bool = False
 
-    def forever(self) -> Iterator[ImageBgr]:
+    def forever(self) -> Iterator[Picture]:
         """The pictures again and again."""
         while True:
             yield from self.frames()
@@ -103,7 +112,7 @@ def open_feed(text: str, width_px: int = 0, max_frames: int = 0) -> Feed:
     scale = width_px / width if width_px else 1.0
     size_wh = (max(2, round(width * scale)), max(2, round(height * scale)))
 
-    def frames() -> Iterator[ImageBgr]:
+    def frames() -> Iterator[Picture]:
         count = 0
         for item in source:
             if item.frame is None:
@@ -113,7 +122,8 @@ def open_feed(text: str, width_px: int = 0, max_frames: int = 0) -> Feed:
             count += 1
             image = item.frame.image_bgr
             fits = (image.shape[1], image.shape[0]) == size_wh
-            yield image if fits else np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            image = image if fits else np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            yield Picture(image)
 
     return Feed(frames, size_wh, first.fps or 10.0)
 
@@ -122,14 +132,16 @@ def _world(text: str, width_px: int, count: int) -> Feed:
     seed = text.removeprefix("world:")
     if not seed.isdigit():
         raise InputError(f"{text}: expected world:SEED with a whole number, such as world:7")
-    try:  # by name only: the runtime does not depend on training
-        world: Any = importlib.import_module("training.datasets.world")
-    except ModuleNotFoundError as error:
-        raise InputError(f"{text}: the procedural world is part of the repository; run this from a checkout ({error})") from error
+    world = procedural_world()
     size_wh = (width_px, 2 * round(width_px * 9 / 32))
     drive = world.Drive(int(seed), size_wh, _WORLD_RATE_HZ, count)
     meta = drive.frame(0).meta
     ego_SE3_cam = np.asarray(meta["ego_SE3_cam"])
     pose = SE3(ego_SE3_cam[:3, :3], ego_SE3_cam[:3, 3])
     calibrated = Calibrated(CameraModel(size_wh, meta["K"], meta["D"]), pose)
-    return Feed(lambda: (sample.image_bgr for sample in drive), size_wh, _WORLD_RATE_HZ, preload=True, calibrated=calibrated)
+
+    def frames() -> Iterator[Picture]:
+        for e in drive:
+            yield Picture(e.image_bgr, Scene(e.size_wh, e.lanes, e.drivable, e.boxes, e.signs, bundle_name=LABELS_NAME))
+
+    return Feed(frames, size_wh, _WORLD_RATE_HZ, preload=True, calibrated=calibrated, labelled=True)

@@ -1,7 +1,8 @@
 """``getok-drive replay BAG --out DIR``: a recorded bag through the node's own pipeline.
 
 Reads MCAP and sqlite3 bags with any number of cameras; writes ``scenes`` (a bag with the results), ``overlay_CAMERA.mp4``,
-``scenes.jsonl``, ``report.json`` and ``report.md``. Frames pass the node's own checks (`CameraIntake`) and conversions.
+``scenes.jsonl``, ``report.json`` and ``report.md``. Frames pass the node's own checks (`CameraIntake`) and conversions. Where the
+bag carries labels (`labels` says how), the report tells how right the scenes are.
 
 Time runs on the bag's clock. By default every frame is processed. With ``--realtime`` the clock moves on by the time that each
 frame took, and what arrives meanwhile goes through the latest-frame slot, as on the robot: this shows drops, ages and rates of
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from getok_drive.errors import GetokError, InputError
-
-_IMAGE_TYPES = {"sensor_msgs/msg/Image": False, "sensor_msgs/msg/CompressedImage": True}
+from getok_drive.ros.accuracy import KINDS
+from getok_drive.ros.bag import SCENE_TYPE, BagWriter, cameras_of, open_bag
+from getok_drive.ros.labels import labels_topic, stamp_ns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--realtime", action="store_true", help="drop what comes too fast, as on the robot")
     parser.add_argument("--max-frames", type=int, default=0, metavar="N", help="stop after N processed frames")
     parser.add_argument("--no-video", action="store_true", help="write no overlay videos")
+    parser.add_argument(
+        "--tasks",
+        type=_kinds,
+        default=KINDS,
+        metavar="KIND,...",
+        help=f"kinds that the bag's labels cover (default: {','.join(KINDS)})",
+    )
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(kind.strip() for kind in text.split(","))
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no kind; use {', '.join(KINDS)}")
+    return kinds
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -62,29 +78,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def cameras_of(connections: Sequence[Any], topics: Sequence[str]) -> dict[str, tuple[str, str, bool]]:
-    """Cameras in a bag: name -> (image topic, info topic, compressed); a raw topic is preferred to its compressed twin.
-
-    Raises:
-        InputError: a wanted topic is not there, or there are no images at all.
-    """
-    found = {c.topic: _IMAGE_TYPES[c.msgtype] for c in connections if c.msgtype in _IMAGE_TYPES}
-    missing = [topic for topic in topics if topic not in found]
-    if missing or not found:
-        known = ", ".join(sorted(found)) or "none"
-        raise InputError(f"bag has no image topic {missing[0] if missing else ''}; its image topics: {known}")
-    originals = [topic for topic in found if "/overlay" not in topic]  # a recorded result is no camera
-    wanted = topics or [t for t in originals if not (found[t] and t.removesuffix("/compressed") in found)]
-    cameras: dict[str, tuple[str, str, bool]] = {}
-    for topic in sorted(wanted):
-        base = topic.removesuffix("/compressed")
-        folder = base.rsplit("/", 1)[0]
-        name = "".join(c if c.isalnum() else "_" for c in folder.strip("/")) or base.strip("/").replace("/", "_")
-        name = name if name not in cameras else topic.strip("/").replace("/", "_")
-        cameras[name] = (topic, f"{folder}/camera_info", found[topic])
-    return cameras
-
-
 def messages(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> Iterator[Recorded]:
     """The cameras' images and camera_info in the order of recording."""
     role = {image: (name, True) for name, (image, _, _) in cameras.items()}
@@ -95,30 +88,41 @@ def messages(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> Iterator
         yield Recorded(time_ns, name, is_image, bytes(data))
 
 
+def labels_in(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> dict[str, dict[int, Any]]:
+    """The cameras' labels in an open bag: camera -> stamp (ns) -> scene message; cameras without any are absent.
+
+    They are read ahead of the images, because nothing says in which order a recorder stores two messages of one stamp.
+    """
+    wanted = {name: labels_topic(image) for name, (image, _, _) in cameras.items()}
+    connections = [c for c in reader.connections if c.topic in wanted.values() and c.msgtype == SCENE_TYPE]
+    found: dict[str, dict[int, Any]] = {}
+    for connection, _, data in reader.messages(connections) if connections else ():  # rosbags reads no filter as everything
+        msg = reader.deserialize(data, connection.msgtype)
+        for name in (name for name, topic in wanted.items() if topic == connection.topic):
+            found.setdefault(name, {})[stamp_ns_of(msg)] = msg
+    return found
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the command; 0 when scenes were written, 1 when not a single frame could be used."""
-    from rosbags.highlevel import AnyReader
-
-    from getok_drive.ros.bag import BagWriter, typestore
-    from getok_drive.ros.replay_run import Replay
-
-    if not options.bag.exists():
-        raise InputError(f"{options.bag}: no such bag")
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"{options.out} is not empty; choose another folder")
-    options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        reader = AnyReader([options.bag], default_typestore=typestore())
-        reader.open()
-    except Exception as error:  # rosbags' own errors have no common base for damaged files
-        raise InputError(f"{options.bag}: cannot be read as a bag: {error}") from error
-    with closing(reader), BagWriter(options.out / "scenes") as writer:
+    with closing(open_bag(options.bag)) as reader:
         cameras = cameras_of(reader.connections, options.topics)
+        options.out.mkdir(parents=True, exist_ok=True)
+        return _run(reader, cameras, options)
+
+
+def _run(reader: Any, cameras: dict[str, tuple[str, str, bool]], options: argparse.Namespace) -> int:
+    from getok_drive.ros.replay_run import Replay  # with rclpy, which a mistake in the arguments need not wait for
+
+    with BagWriter(options.out / "scenes") as writer:
         seconds = max(reader.duration / 1e9, 1e-3)
-        counts = {
-            name: sum(c.msgcount for c in reader.connections if c.topic == topic) for name, (topic, _, _) in cameras.items()
+        rates_hz = {
+            name: sum(c.msgcount for c in reader.connections if c.topic == topic) / seconds
+            for name, (topic, _, _) in cameras.items()
         }
-        replay = Replay(cameras, {name: count / seconds for name, count in counts.items()}, options, writer)
+        replay = Replay(cameras, rates_hz, options, writer, labels_in(reader, cameras))
         started = time.monotonic()
         try:
             replay.play(messages(reader, cameras))

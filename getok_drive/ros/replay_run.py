@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.serialization import serialize_message
 
+from getok_drive.ros.accuracy import Accuracy, as_text
 from getok_drive.ros.bag import BagWriter, type_name
 from getok_drive.ros.calibration import load_calibration
 from getok_drive.ros.camera import CameraIntake
 from getok_drive.ros.convert import Context, scene_to_msg, stages
 from getok_drive.ros.engine import Engine, Limits
 from getok_drive.ros.images import FrameRejected
+from getok_drive.ros.labels import frame_key
 from getok_drive.ros.markers import scene_to_markers
 from getok_drive.ros.params import NodeParams
 from getok_drive.types import Frame, Scene
@@ -36,8 +40,10 @@ class Replay:
         rates_hz: dict[str, float],
         options: argparse.Namespace,
         writer: BagWriter,
+        labels: Mapping[str, Mapping[int, Any]],
     ) -> None:
         self.processed = 0
+        self._labels, self._accuracy = labels, {name: Accuracy(options.tasks) for name in labels}
         self._options, self._writer, self._rates_hz = options, writer, rates_hz
         # In a bag every image counts, however late it was recorded: age limits are for live cameras.
         self._params = NodeParams(cameras=tuple(cameras)[:6], max_age_s=60.0, future_tolerance_s=60.0)
@@ -80,12 +86,14 @@ class Replay:
         start_ns = max(free_ns, message.time_ns)
         started = time.perf_counter()
         try:
-            self._process(message, start_ns, started)
+            processing_ms = self._process(message, start_ns, started)
         except FrameRejected as error:
             self._intakes[camera].health.rejected(error.reason, str(error))
-        return start_ns + int((time.perf_counter() - started) * 1e9) if self._options.realtime else start_ns
+            processing_ms = (time.perf_counter() - started) * 1e3
+        return start_ns + int(processing_ms * 1e6) if self._options.realtime else start_ns
 
-    def _process(self, message: Recorded, start_ns: int, started: float) -> None:
+    def _process(self, message: Recorded, start_ns: int, started: float) -> float:
+        """One frame as the node treats it; then what only the replay does. Gives the node's part of the time, milliseconds."""
         intake = self._intakes[message.camera]
         capture = intake.unpack(message.data, self._params, message.time_ns)
         convert_ms = (time.perf_counter() - started) * 1e3
@@ -101,8 +109,11 @@ class Replay:
         out_ns = start_ns + int(processing_ms * 1e6)
         for topic, out in (("scene", msg), ("markers", scene_to_markers(scene, context, 1.0))):
             self._writer.write(f"{prefix}/{topic}", type_name(type(out)), out_ns, serialize_message(out))
-        self._lines.write(scene)
+        self._lines.write(replace(scene, source=frame_key(frame.source, frame.stamp_ns)))
         self._show(intake.name, frame, scene)
+        labels = self._labels.get(intake.name, {}).get(frame.stamp_ns)
+        if labels is not None:
+            self._accuracy[intake.name].add(frame, scene, labels, processing_ms)
         self.processed += 1
         self._rows.append(
             {
@@ -115,6 +126,7 @@ class Replay:
                 "issues": scene.report.dropped,
             }
         )
+        return processing_ms
 
     def _show(self, camera: str, frame: Frame, scene: Scene) -> None:
         if self._options.no_video:
@@ -158,11 +170,20 @@ class Replay:
                 "decode_issues": sum(row["issues"] for row in rows),
                 "calibration": intake.health.calibration,
             }
+            if name in self._accuracy:
+                report["cameras"][name]["accuracy"] = self._accuracy[name].summary(self._score_command(intake.image_topic))
         out: Path = self._options.out
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         text = as_table(report)
         (out / "report.md").write_text(text + "\n")
         return text
+
+    def _score_command(self, topic: str) -> str:
+        """Scores the same frames from bag and ``scenes.jsonl``; labelled frames that were not processed count as empty scenes."""
+        options = self._options
+        words = ["python", "-m", "training.evaluate", "--dataset", f"bag:{options.bag}", "--split", topic]
+        words += ["--tasks", ",".join(options.tasks), *(["--allow-missing"] if options.realtime else [])]
+        return shlex.join([*words, "--predictions", f"{options.out}/scenes.jsonl", "--out", f"{options.out}/accuracy"])
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float] | None:
@@ -193,4 +214,4 @@ def as_table(report: dict[str, Any]) -> str:
             f"| {name} | {row['received']} | {row['processed']} | {row['superseded']} | {sum(row['rejected'].values())} "
             f"| {row['rate_hz']} | {times[0]} | {times[1]} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + as_text({name: row["accuracy"] for name, row in report["cameras"].items() if "accuracy" in row})

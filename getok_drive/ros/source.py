@@ -3,7 +3,8 @@
 Parameters: ``source`` (image, folder, glob, video, camera number or ``world:SEED``), ``camera`` (its name), ``rate_hz`` (0: the
 video's own), ``encoding`` (of ``image_raw``), ``loop``, ``max_frames`` (0: all), ``width_px`` (0: the source's own),
 ``height_m``, ``pitch_down_deg`` and ``fov_deg`` of the mount for sources without a calibration, ``calibration_out`` (where to
-write the camera's calibration file, which the perception node can use).
+write the camera's calibration file, which the perception node can use), ``ground_truth`` (publish the labels, too; the driving
+world has them).
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from getok_drive_msgs.msg import Scene
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from getok_drive.errors import InputError
-from getok_drive.ros.feed import Calibrated, open_feed
+from getok_drive.ros.convert import Context, scene_to_msg
+from getok_drive.ros.feed import Calibrated, Picture, open_feed
+from getok_drive.ros.labels import NAME as LABELS_NAME
 from getok_drive.ros.process import run_node
 from getok_drive.types import ImageBgr
 
@@ -67,13 +71,17 @@ def info_msg(calibrated: Calibrated) -> CameraInfo:
 
 
 class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
-    """Publishes ``CAMERA/image_raw``, ``CAMERA/image_raw/compressed`` and ``CAMERA/camera_info``, stamped when published."""
+    """Publishes ``CAMERA/image_raw``, ``CAMERA/image_raw/compressed`` and ``CAMERA/camera_info``, stamped when published.
+
+    With ``ground_truth`` it publishes ``CAMERA/ground_truth`` with the same stamp, too.
+    """
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__("camera_source", **node_options)
         defaults: dict[str, Any] = {
             "source": "world:0", "camera": "camera", "rate_hz": 15.0, "encoding": "bgr8", "loop": True, "max_frames": 0,
             "width_px": 0, "height_m": 1.4, "pitch_down_deg": 2.0, "fov_deg": 60.0, "calibration_out": "",
+            "ground_truth": False,
         }  # fmt: skip
         for name, value in defaults.items():
             self.declare_parameter(name, value)
@@ -87,7 +95,9 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
         )
         if get["calibration_out"]:
             write_calibration(Path(get["calibration_out"]), self._camera, self._calibrated)
-        self._frames: Iterator[ImageBgr]
+        if get["ground_truth"] and not feed.labelled:
+            raise InputError(f"ground_truth: {get['source']} has no labels; the driving world has them (source:=world:7)")
+        self._frames: Iterator[Picture]
         if feed.preload:
             pictures = list(feed.frames())
             self._frames = itertools.cycle(pictures) if get["loop"] else iter(pictures)
@@ -97,14 +107,17 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
         self._raw = self.create_publisher(Image, f"{prefix}/image_raw", QoSProfile(depth=1))
         self._jpeg = self.create_publisher(CompressedImage, f"{prefix}/image_raw/compressed", QoSProfile(depth=1))
         self._info = self.create_publisher(CameraInfo, f"{prefix}/camera_info", QoSProfile(depth=1))
+        self._labels = (
+            self.create_publisher(Scene, f"{prefix}/{LABELS_NAME}", QoSProfile(depth=10)) if get["ground_truth"] else None
+        )
         self.sent = 0
         rate_hz = float(get["rate_hz"]) or feed.rate_hz
         self._timer = self.create_timer(1.0 / rate_hz, self._publish)
         self.get_logger().info(f"publishing {get['source']} at {rate_hz:g} Hz, {feed.size_wh[0]}x{feed.size_wh[1]} px")
 
     def _publish(self) -> None:
-        image = next(self._frames, None)
-        if image is None:
+        picture = next(self._frames, None)
+        if picture is None:
             self.get_logger().info(f"source ended after {self.sent} images")
             self._timer.cancel()
             self.finished.set()
@@ -113,8 +126,11 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
         info.header.stamp = self.get_clock().now().to_msg()
         info.header.frame_id = f"{self._camera}_optical_frame"
         self._info.publish(info)
+        if self._labels is not None and picture.labels is not None:  # before the image: whoever has that can have this
+            self._labels.publish(scene_to_msg(picture.labels, Context(info.header, self._camera)))
         for publisher in (self._raw, self._jpeg):
             if publisher.get_subscription_count() > 0:
+                image = picture.image_bgr
                 msg = image_msg(image, self._encoding) if publisher is self._raw else compressed_msg(image)
                 msg.header = info.header
                 publisher.publish(msg)

@@ -1,22 +1,30 @@
-"""Replay of bags in both storages and both paces: what goes in must come out, drops and ages must add up."""
+"""Replay of bags in both storages and both paces: what goes in must come out, drops, ages and accuracy must add up."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from getok_drive_msgs import msg as gm
 from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from getok_drive.errors import InputError
 from getok_drive.ros import replay
-from getok_drive.ros.bag import typestore
+from getok_drive.ros.bag import BagWriter, type_name, typestore
 from getok_drive.ros.camera import stamp_ns
+from getok_drive.ros.convert import Context, scene_to_msg
 from getok_drive.ros.feed import Calibrated
 from getok_drive.ros.source import compressed_msg, image_msg, info_msg
+from getok_drive.types import Scene
 from tests.ros import scripted
+from tests.ros.harness import Client
 
 rosbags = pytest.importorskip("rosbags.rosbag2", reason="bags need the package rosbags")
 
@@ -24,13 +32,24 @@ PERIOD_NS, FRAMES = 50_000_000, 12
 PICTURE = np.full((90, 160, 3), 90, np.uint8)
 
 
-def write_bag(path: Path, storage: str) -> Path:
-    """Two cameras at 20 Hz: one raw with camera_info, one compressed; one frame of each is broken."""
+def label_msg(stamp: object, size_wh: tuple[int, int] = (160, 90)) -> object:
+    """What the scripted model sees, as a label."""
+    header = Header(frame_id="front", stamp=stamp)
+    return scene_to_msg(Scene(size_wh, *map(tuple, scripted.scene_elements(size_wh))), Context(header, "front"))
+
+
+def write_bag(path: Path, storage: str, labelled: bool = False) -> Path:
+    """Two cameras at 20 Hz: one raw with camera_info, one compressed; one frame of each is broken.
+
+    ``labelled``: the raw one has labels, recorded after the images; that of frame 7 is for another image size.
+    """
     types = typestore()
     with rosbags.Writer(path, version=9, storage_plugin=getattr(rosbags.StoragePlugin, storage)) as writer:
         raw = writer.add_connection("/front/image_raw", "sensor_msgs/msg/Image", typestore=types)
         info = writer.add_connection("/front/camera_info", "sensor_msgs/msg/CameraInfo", typestore=types)
         jpeg = writer.add_connection("/rear/image_raw/compressed", "sensor_msgs/msg/CompressedImage", typestore=types)
+        if labelled:
+            labels = writer.add_connection("/front/ground_truth", "getok_drive_msgs/msg/Scene", typestore=types)
         for number in range(FRAMES):
             now = 1_700_000_000_000_000_000 + number * PERIOD_NS
             front, rear = image_msg(PICTURE), compressed_msg(PICTURE)
@@ -41,6 +60,9 @@ def write_bag(path: Path, storage: str) -> Path:
                 front.step, rear.data = 1, rear.data[:30]
             for connection, msg in ((info, calibration), (raw, front), (jpeg, rear)):
                 writer.write(connection, now + 1_000_000, serialize_message(msg))
+            if labelled:
+                label = label_msg(front.header.stamp, (320, 180) if number == 7 else (160, 90))
+                writer.write(labels, now + 30_000_000, serialize_message(label))
     return path
 
 
@@ -71,8 +93,6 @@ def run(bag: Path, out: Path, *more: str) -> dict:
 
 @pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
 def test_every_frame_comes_out(tmp_path: Path, storage: str) -> None:
-    from getok_drive_msgs.msg import Scene
-
     report = run(write_bag(tmp_path / "bag", storage), tmp_path / "out")
     for name, reason in (("front", "wrong_step"), ("rear", "corrupt_image")):
         camera = report["cameras"][name]
@@ -86,7 +106,7 @@ def test_every_frame_comes_out(tmp_path: Path, storage: str) -> None:
         topics = {c.topic: c.msgcount for c in reader.connections}
         assert topics["/perception_node/front/scene"] == topics["/perception_node/rear/scene"] == FRAMES - 1
         data = [bytes(d) for c, _, d in reader.messages() if c.topic == "/perception_node/front/scene"]
-    scenes = [deserialize_message(d, Scene) for d in data]
+    scenes = [deserialize_message(d, gm.Scene) for d in data]
     assert all(s.calibrated and len(s.lanes) == 2 for s in scenes)
     assert {(stamp_ns(s.header.stamp) - 1_700_000_000_000_000_000) // PERIOD_NS for s in scenes} == set(range(FRAMES)) - {5}
 
@@ -101,6 +121,104 @@ def test_real_time_drops_what_comes_too_fast(tmp_path: Path, monkeypatch: pytest
     assert camera["processed"] + camera["superseded"] + sum(camera["rejected"].values()) == camera["received"] == FRAMES
     # an image waits at most one period for the worker, never for the images before it
     assert camera["age_ms"]["p50"] < camera["processing_ms"]["p50"] + 1 + PERIOD_NS / 1e6 * 1.2
+
+
+def evaluate(command: str, folder: Path) -> dict:
+    """Runs the command that a report names; the numbers that it writes."""
+    from training.evaluate import run as evaluate_run
+
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "training.evaluate"]
+    evaluate_run(words[3:])
+    return json.loads((folder / "accuracy/report.json").read_text())
+
+
+def values(metrics: dict) -> dict[str, dict[str, float]]:
+    return {kind: {name: estimate["value"] for name, estimate in numbers.items()} for kind, numbers in metrics.items()}
+
+
+def test_labels_in_the_bag_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "bag", "MCAP", labelled=True)
+    report = run(bag, tmp_path / "out", "--no-video")
+    accuracy = report["cameras"]["front"]["accuracy"]
+    assert "accuracy" not in report["cameras"]["rear"]
+    assert (accuracy["labelled"], accuracy["refused"]) == (FRAMES - 2, 1)  # less the broken image and the wrong label
+    assert "320, 180" in accuracy["first_refusal"]
+    head = accuracy["headline"]
+    assert head["lanes, CULane F1@50"] == head["boxes, F1 at IoU 0.5, taller than 5 % of the image"] == 1.0
+    assert head["sign points, F1 at 2 % of the image width"] == 1.0
+    assert head["drivable area IoU, pooled"] > 0.97
+    out = capsys.readouterr().out
+    assert "accuracy of front on 10 labelled frames" in out and "lanes, CULane F1@50: 1.0000" in out
+    theirs = evaluate(accuracy["command"], tmp_path / "out")
+    assert theirs["frames"] == FRAMES - 2 and values(theirs["metrics"]) == accuracy["metrics"]
+
+
+def test_only_the_kinds_that_are_labelled_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "bag", "SQLITE3", labelled=True)
+    report = run(bag, tmp_path / "out", "--no-video", "--tasks", "lanes,signs", "--topics", "/front/image_raw")
+    assert set(report["cameras"]["front"]["accuracy"]["metrics"]) == {"lanes", "signs"}
+    with pytest.raises(SystemExit):
+        replay.parser().parse_args([str(bag), "--out", "x", "--tasks", "lanes,dragons"])
+    assert "'dragons' is no kind" in capsys.readouterr().err
+
+
+def test_without_the_repository_the_report_says_how_to_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from getok_drive.ros import accuracy
+
+    def absent(module: str) -> None:
+        raise InputError(f"{module} is part of the repository")
+
+    monkeypatch.setattr(accuracy, "on_checkout", absent)
+    report = run(write_bag(tmp_path / "bag", "MCAP", labelled=True), tmp_path / "out", "--no-video")
+    found = report["cameras"]["front"]["accuracy"]
+    assert found["labelled"] == FRAMES - 2 and "part of the repository" in found["unscored"] and "headline" not in found
+    assert values(evaluate(found["command"], tmp_path / "out")["metrics"])["lanes"]["f1_50"] == 1.0
+
+
+def test_the_world_is_recorded_with_labels_replayed_and_scored(ros: Client, tmp_path: Path) -> None:
+    """Camera source -> DDS -> bag -> replay: the report must say what the world itself says of the same scenes."""
+    from training.datasets import world
+    from training.evaluation import Collector
+    from training.predictions import read_lines, scene_from_json
+
+    frames = 5
+    received: list[tuple[str, str, bytes]] = []
+    for kind, topic in ((Image, "image_raw"), (CameraInfo, "camera_info"), (gm.Scene, "ground_truth")):
+        ros.node.create_subscription(
+            kind, f"/front/{topic}", lambda d, t=topic, k=kind: received.append((f"/front/{t}", type_name(k), d)), 50, raw=True
+        )
+    settings = {"source": "world:7", "camera": "front", "width_px": 320, "max_frames": frames, "loop": True, "rate_hz": 5.0}
+    words = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+    source = ros.start("camera_source", *words, "-p", "ground_truth:=true")
+    ros.wait(lambda: sum(topic == "/front/image_raw" for topic, _, _ in received) >= frames + 2, 90.0, "images")
+    assert source.stop()[0] == 0
+    with BagWriter(tmp_path / "bag") as writer:
+        for number, (topic, kind, data) in enumerate(received):
+            writer.write(topic, kind, 1_700_000_000_000_000_000 + number, data)
+    assert writer.counts["/front/ground_truth"] >= frames
+
+    accuracy = run(tmp_path / "bag", tmp_path / "out", "--no-video")["cameras"]["front"]["accuracy"]
+    assert accuracy["labelled"] == writer.counts["/front/image_raw"] and not accuracy["refused"]
+
+    drive = list(world.Drive(7, (320, 180), 15.0, frames))
+    images = [image_msg(sample.image_bgr).data.tobytes() for sample in drive]
+    shown = [deserialize_message(data, Image) for topic, _, data in received if topic == "/front/image_raw"]
+    collector = Collector(("lanes", "drivable", "boxes", "signs"))
+    for msg, line in zip(shown, read_lines(tmp_path / "out/scenes.jsonl"), strict=True):
+        sample = drive[images.index(msg.data.tobytes())]  # pixels have come through unchanged
+        collector.add("", replace(sample, meta={"sequence": "drive"}), scene_from_json(line))
+    expected = {
+        kind: {name: e.to_json()["value"] for name, e in numbers.items()} for kind, numbers in collector.report().numbers.items()
+    }
+    assert accuracy["metrics"] == expected
+    assert any(sample.lanes for sample in drive) and any(sample.drivable for sample in drive)
+
+
+def test_labels_are_refused_where_the_source_has_none(ros: Client) -> None:
+    source = ros.start("camera_source", "-p", f"source:={ros.picture()}", "-p", "ground_truth:=true")
+    ros.wait(lambda: not source.alive, what="end of the source")
+    assert source.popen.returncode == 1 and "has no labels" in source.output()
 
 
 def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
