@@ -10,8 +10,7 @@ CIDEr = 10 * mean over n of the mean over references of sim_n; the set's number 
 one (words and numbers, punctuation dropped); published numbers use Stanford's PTB tokenizer, so pass its tokens to compare with
 those.
 
-METEOR is not here: its paraphrase table and stemmer are Java resources of 60 MB, and a rewrite without them would be another
-number under the same name.
+METEOR is `training.metrics.meteor`.
 """
 
 from __future__ import annotations
