@@ -96,7 +96,17 @@ def propose_segments() -> tuple[str, str]:
 
 def refine_segment() -> str:
     """Text between ``</scene>`` and ``<offset>``: it ends the proposal's turn and asks for the refinement."""
-    return f"{TURN_END}\n{TURN_START}user\n{REFINE_PROMPT}{TURN_END}\n{TURN_START}assistant\n"
+    return next_turn(REFINE_PROMPT)
+
+
+def chat_segments(prompt: str) -> tuple[str, str]:
+    """Text before and after the visual tokens of a conversation that a prompt of any kind opens."""
+    return _opening(prompt)
+
+
+def next_turn(prompt: str) -> str:
+    """Text between two answers: it ends the assistant's turn and asks the next thing."""
+    return f"{TURN_END}\n{TURN_START}user\n{prompt}{TURN_END}\n{TURN_START}assistant\n"
 
 
 def classify_segments(attribute: str, region: Sequence[int] = (), hint: str = "") -> tuple[str, str]:
