@@ -15,7 +15,8 @@ from getok_drive.tokens.elements import canonical_elements
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.vocab import ROAD_BLOCKAGES, SURFACE_CONDITIONS, TRAFFIC_DENSITIES, VISIBLE_STATES
 from getok_drive.types import Box, Sign
-from training.samples import KINDS, Sample
+from training.datasets.shapes import decode_rle
+from training.samples import KINDS, Phrase, Sample
 
 ATTRIBUTES = {"visible_state": VISIBLE_STATES, "road_blockage": ROAD_BLOCKAGES, "truncated": ("yes", "no")}
 SCENE = {"surface_condition": SURFACE_CONDITIONS, "traffic_density": TRAFFIC_DENSITIES}
@@ -56,7 +57,7 @@ def check_sample(sample: Sample) -> list[tuple[str, str]]:
     """Problems of one sample as ``(error | warning, text)``.
 
     Errors: elements of unlabelled kinds, words outside the token table, geometry far outside the picture, lanes that do not run
-    bottom to top, areas that cross themselves, masks of another size. Warnings: areas that overlap, boxes given twice, elements
+    bottom to top, areas that cross themselves, masks of another size, phrases about places outside the picture. Warnings: areas that overlap, boxes given twice, elements
     that do not fit into one scene's text, no sequence, no terms.
     """
     found: list[tuple[str, str]] = []
@@ -102,7 +103,37 @@ def check_sample(sample: Sample) -> list[tuple[str, str]]:
     for name in ("sequence", "terms"):
         if not sample.meta.get(name):
             found.append(("warning", f"meta.{name} is missing"))
-    return found + _as_text(sample)
+    return found + _about_phrases(sample) + _as_text(sample)
+
+
+def _about_phrases(sample: Sample) -> list[tuple[str, str]]:
+    """Regions outside the picture, masks of another size or without a pixel, points without places, phrases given twice."""
+    width, height = sample.size_wh
+    found: list[tuple[str, str]] = []
+    for number, phrase in enumerate(sample.phrases):
+        what = f"phrase {number} ({phrase.text[:40]!r})"
+        for region in (*phrase.regions, *phrase.candidates):
+            for points in (region.xyxy_px, region.point_px):
+                corners = np.zeros((0, 2)) if points is None else points.reshape(-1, 2)
+                if (corners < -1.0).any() or (corners > np.array([width, height])).any():
+                    found.append(("error", f"{what}: a region lies outside the picture of {width}x{height} px"))
+            if phrase.task == "point" and region.point_px is None and region.rle is None:
+                found.append(("warning", f"{what}: a region to point at without a point or a mask"))
+        for rle in (phrase.ignore, *(region.rle for region in phrase.regions)):
+            if rle is None:
+                continue
+            if list(rle["size"]) != [height, width]:
+                found.append(("error", f"{what}: a mask of {rle['size'][1]}x{rle['size'][0]} px"))
+            elif not decode_rle(rle["counts"], (height, width)).any():
+                found.append(("warning", f"{what}: an empty mask"))
+    texts = [(phrase.task, phrase.text, _places(phrase)) for phrase in sample.phrases]
+    twice = len(texts) - len(set(texts))
+    return [*found, ("warning", f"{twice} phrases are given more than once")] if twice else found
+
+
+def _places(phrase: Phrase) -> str:
+    """The places of a phrase as text, to tell phrases apart."""
+    return repr([(None if a is None else a.tolist()) for r in phrase.regions for a in (r.xyxy_px, r.point_px)])
 
 
 def _as_text(sample: Sample) -> list[tuple[str, str]]:

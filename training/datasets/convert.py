@@ -128,6 +128,8 @@ def _finished(path: Path) -> dict[str, dict[str, Any]]:
 def _count(report: Report, record: Mapping[str, Any]) -> None:
     report.written += 1
     report.elements.update({kind: len(record.get(kind, ())) for kind in KINDS if kind in record["known"]})
+    if record.get("phrases"):
+        report.elements["phrases"] += len(record["phrases"])
     report.terms.add(str(record["meta"].get("terms", "")))
 
 

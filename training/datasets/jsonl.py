@@ -16,12 +16,15 @@ import numpy.typing as npt
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens.vocab import BOX_CLASSES, LANE_COLORS, LANE_TYPES, SIGN_CLASSES, SIGN_COLORS
 from getok_drive.types import Box, DrivableArea, ImageBgr, Lane, Sign
+from training.datasets.phrases import phrase_record, phrases_of
 from training.datasets.reading import Found, Labels, SampleList, by_sequence, check_split, read_json_lines, read_mask, same_size
 from training.samples import KINDS, Sample
 
-SCHEMA = "getok-drive/1"
+SCHEMA = "getok-drive/2"
+KNOWN_SCHEMAS = ("getok-drive/1", SCHEMA)
+"""2 added phrases; what 1 can say means the same in both."""
 TERMS = "as stated in each line's meta.terms"
-_FIELDS = {"schema", "image", "size_wh", "split", "known", *KINDS, "scene", "masks", "meta"}
+_FIELDS = {"schema", "image", "size_wh", "split", "known", *KINDS, "scene", "masks", "phrases", "meta"}
 _NEEDED = {"schema", "image", "size_wh", "known"}
 
 
@@ -60,10 +63,13 @@ def _found(file: Path, number: int, record: Any) -> Found:
     where = f"{file}: line {number}"
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    if record.get("schema") != SCHEMA:
-        raise InputError(f"{where}: schema is {record.get('schema')!r}, this reader knows {SCHEMA!r}; convert the file again")
+    if record.get("schema") not in KNOWN_SCHEMAS:
+        have = " and ".join(map(repr, KNOWN_SCHEMAS))
+        raise InputError(f"{where}: schema is {record.get('schema')!r}, this reader knows {have}; convert the file again")
     if missing := _NEEDED - record.keys():
         raise InputError(f"{where}: lacks {', '.join(sorted(missing))}")
+    if record["schema"] == "getok-drive/1" and "phrases" in record:
+        raise InputError(f"{where}: phrases came with {SCHEMA!r}; give the line that schema")
     if unknown := record.keys() - _FIELDS:
         raise InputError(f"{where}: unknown field {', '.join(sorted(unknown))}; put your own data into meta")
     meta = record.get("meta", {})
@@ -129,6 +135,7 @@ def labels_of(record: Mapping[str, Any], image: ImageBgr, root: Path) -> Labels:
         dict(record.get("scene", {})),
         masks,
         meta,
+        phrases_of(record.get("phrases", ())),
     )
 
 
@@ -172,6 +179,8 @@ def record_of(sample: Sample, image: str, masks: Mapping[str, str] | None = None
         record["scene"] = dict(sample.scene)
     if masks:
         record["masks"] = dict(masks)
+    if sample.phrases:
+        record["phrases"] = [phrase_record(phrase) for phrase in sample.phrases]
     record["meta"] = plain({key: value for key, value in sample.meta.items() if key != "image_path"})
     return record
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.types import MAX_IMAGE_PIXELS, Box, DrivableArea, ImageBgr, Lane, Sign
-from training.samples import KINDS, Sample
+from training.samples import KINDS, Phrase, Sample
 
 SPLITS = ("train", "val", "test", "all")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -56,6 +56,7 @@ class Labels:
     scene: Mapping[str, str] = field(default_factory=dict)
     masks: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    phrases: tuple[Phrase, ...] = ()
 
 
 class SampleList(Sequence[Sample]):
@@ -126,7 +127,16 @@ class SampleList(Sequence[Sample]):
             **labels.meta,
         }
         return Sample(
-            image, labels.lanes, labels.drivable, labels.boxes, labels.signs, labels.scene, labels.known, labels.masks, meta
+            image,
+            labels.lanes,
+            labels.drivable,
+            labels.boxes,
+            labels.signs,
+            labels.scene,
+            labels.known,
+            labels.masks,
+            meta,
+            labels.phrases,
         )
 
 

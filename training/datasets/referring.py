@@ -1,12 +1,8 @@
 """Data sets of phrases and what they mean: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO and ReasonSeg.
 
-They label no driving elements: ``known`` is empty, and ``meta["phrases"]`` is a list of plain values, ready for JSON:
-
-    {"text": "the left car", "xyxy_px": [[x0, y0, x1, y1], ...], "rle": {"size": [h, w], "counts": [...]}, "ignore": {rle} or
-    absent}
-
-``xyxy_px`` is empty for a phrase without a target (gRefCOCO); ``rle`` is COCO's, of all targets together: `shapes.decode_rle`
-gives the mask back.
+They label no driving elements: ``known`` is empty. Every expression is a phrase to ``refer`` with a region, box and mask, for each
+target; none for an expression without a target (gRefCOCO). ReasonSeg's one region is the whole mask, and its phrases say where
+nothing is right or wrong.
 
 - **RefCOCO family**: a folder with ``instances.json`` and ``refs(unc).p`` (or another ``refs(*).p``; gRefCOCO:
   ``grefs(unc).json``); COCO's train2014 pictures in ``train2014/``, ``images/`` or ``../images/mscoco/images/train2014/``. The
@@ -25,18 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.types import ImageBgr
-from training.datasets.masks import mask_box
+from training.datasets.phrases import coco_mask, region_of_mask
 from training.datasets.reading import Found, Labels, SampleList, read_json
-from training.datasets.shapes import decode_rle, encode_rle
+from training.datasets.shapes import encode_rle
 from training.metrics.raster import fill_polygons
+from training.samples import Phrase, Region
 
 TERMS = "RefCOCO family: COCO pictures under their Flickr licences, phrases for research; ReasonSeg: research use"
 SPLITS = ("train", "val", "test", "testA", "testB", "all")
-Mask = npt.NDArray[np.bool_]
 
 
 def open_samples(path: Path, split: str = "all") -> SampleList:
@@ -122,24 +117,36 @@ def _phrases(item: Found, image: ImageBgr) -> Labels:
     size_wh = (image.shape[1], image.shape[0])
     phrases = []
     for reference in references:
-        numbers = reference["ann_id"] if isinstance(reference["ann_id"], list) else [reference["ann_id"]]
-        numbers = [number for number in numbers if number != -1]  # gRefCOCO: nothing in the picture is meant
-        if unknown := [number for number in numbers if number not in annotations]:
-            raise InputError(f"{refs}: reference {reference.get('ref_id')} names annotation {unknown[0]}, which is not there")
-        targets = [annotations[number] for number in numbers]
-        mask = np.zeros(image.shape[:2], bool)
-        for target in targets:
-            mask |= _mask(target["segmentation"], size_wh)
-        boxes = [(np.array([x, y, x + w, y + h]) - 0.5).tolist() for x, y, w, h in (target["bbox"] for target in targets)]
-        for sentence in reference["sentences"]:
-            phrases.append({"text": str(sentence["sent"]), "xyxy_px": boxes, "rle": encode_rle(mask)})
-    return Labels((), meta={"phrases": phrases})
+        regions = target_regions(refs, reference, annotations, size_wh)
+        phrases += [Phrase("refer", str(sentence["sent"]), regions=regions) for sentence in reference["sentences"]]
+    return Labels((), phrases=tuple(phrases))
 
 
-def _mask(segmentation: Any, size_wh: tuple[int, int]) -> Mask:
-    if isinstance(segmentation, Mapping):
-        return decode_rle(segmentation["counts"], tuple(segmentation["size"]))
-    return fill_polygons([np.asarray(part, np.float64).reshape(-1, 2) - 0.5 for part in segmentation if len(part) >= 6], size_wh)
+def target_regions(
+    refs: Path, reference: Mapping[str, Any], annotations: Mapping[int, Any], size_wh: tuple[int, int]
+) -> tuple[Region, ...]:
+    """The regions that a reference means.
+
+    Args:
+        refs: the file that it stands in, for messages.
+        reference: an entry of it.
+        annotations: number -> COCO annotation.
+        size_wh: of the picture.
+
+    Raises:
+        InputError: an annotation that is not there.
+    """
+    numbers = reference["ann_id"] if isinstance(reference["ann_id"], list) else [reference["ann_id"]]
+    numbers = [number for number in numbers if number != -1]  # gRefCOCO: nothing in the picture is meant
+    if unknown := [number for number in numbers if number not in annotations]:
+        raise InputError(f"{refs}: reference {reference.get('ref_id')} names annotation {unknown[0]}, which is not there")
+    regions = []
+    for target in (annotations[number] for number in numbers):
+        x, y, w, h = target["bbox"]
+        mask = coco_mask(target["segmentation"], size_wh)
+        box = np.array([x, y, x + w, y + h]) - 0.5  # COCO counts from the picture's corner
+        regions.append(region_of_mask(mask, xyxy_px=box) or Region(box))
+    return tuple(regions)
 
 
 # --- ReasonSeg -------------------------------------------------------------------------------------------------------
@@ -158,8 +165,15 @@ def _reason(item: Found, image: ImageBgr) -> Labels:
     for label, mask in sorted(drawn, key=lambda entry: -int(entry[1].sum())):  # small shapes lie on top of large ones
         target = (target | mask) if label != "ignore" else target & ~mask
         ignore = (ignore | mask) if label == "ignore" else ignore & ~mask
-    box = mask_box(target)
-    meaning = {"xyxy_px": [box.tolist()] if box is not None else [], "rle": encode_rle(target)}
-    if ignore.any():
-        meaning["ignore"] = encode_rle(ignore)
-    return Labels((), meta={"phrases": [{"text": str(text), **meaning} for text in record["text"]]})
+    region = region_of_mask(target)
+    phrases = [
+        Phrase(
+            "refer",
+            str(text),
+            regions=() if region is None else (region,),
+            ignore=encode_rle(ignore) if ignore.any() else None,
+            attributes={"form": "question" if record.get("is_sentence") else "phrase"},
+        )
+        for text in record["text"]
+    ]
+    return Labels((), phrases=tuple(phrases))

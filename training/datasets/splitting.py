@@ -51,7 +51,7 @@ def split_file(path: Path, shares: Mapping[str, float]) -> Divided:
         try:
             names.append(str(record["meta"].get("sequence") or record["image"]))
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: line {number} has no image or meta; is it of schema getok-drive/1?") from error
+            raise InputError(f"{path}: line {number} has no image or meta; is it of our schema?") from error
     group = _joined([path.parent / str(record["image"]) for record in records], names)
     sizes = Counter(group[name] for name in names)
     wanted = {name: share / total * len(records) for name, share in shares.items() if share > 0}

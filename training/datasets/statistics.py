@@ -21,6 +21,8 @@ BINS = {  # measure -> upper edges of its classes
     "lane length / image height": (0.1, 0.2, 0.4, 0.8, 1.6, 9.0),
     "drivable share of the image": (0.05, 0.1, 0.2, 0.3, 0.45, 1.01),
     "vertices of a drivable area": (6, 12, 20, 32, 64, 9999),
+    "regions of a phrase": (1, 2, 3, 6, 11, 9999),
+    "words of a phrase": (3, 6, 12, 25, 50, 9999),
 }
 
 
@@ -42,6 +44,9 @@ def measure(index: int, key: str, sample: Sample) -> Row:
         "visible_state": [e.attributes["visible_state"] for e in marked if "visible_state" in e.attributes],
         "scene": [f"{name}: {word}" for name, word in sample.scene.items()],
         "left_out": list(sample.meta.get("left_out", ())),
+        "phrases": [phrase.task for phrase in sample.phrases],
+        "regions of a phrase": [len(phrase.regions) for phrase in sample.phrases],
+        "words of a phrase": [len((phrase.text + " " + phrase.answer).split()) for phrase in sample.phrases],
         "box height / image height": [float(e.xyxy_px[3] - e.xyxy_px[1]) / height for e in sample.boxes],
         "lane length / image height": [length(e.points_px) / height for e in sample.lanes],
         "drivable share of the image": [sum(areas) / (width * height)] if "drivable" in sample.known else [],
@@ -66,7 +71,7 @@ class Statistics:
         self.sequences.add(row["sequence"])
         self.known.update(row["known"])
         self.elements.update({kind: row["counts"][kind] for kind in row["known"]})
-        for name in ("lanes", "boxes", "signs", "visible_state", "scene", "derived", "left_out"):
+        for name in ("lanes", "boxes", "signs", "phrases", "visible_state", "scene", "derived", "left_out"):
             self.words.setdefault(name, Counter()).update(row[name])
         self.words.setdefault("picture sizes", Counter())[row["size"]] += 1
         self.words.setdefault("terms", Counter())[row["terms"]] += 1

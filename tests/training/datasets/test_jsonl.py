@@ -8,11 +8,14 @@ import pytest
 from getok_drive.errors import InputError
 from getok_drive.types import Box, DrivableArea, Lane, Sign
 from training.datasets import jsonl
+from training.datasets.phrases import region_mask, region_of_mask
 from training.datasets.reading import split_of
-from training.samples import Sample
+from training.samples import Phrase, Region, Sample
 
 from .minis import road_photo, write, write_text
 
+CAR = np.zeros((180, 320), bool)
+CAR[20:40, 10:30] = True
 SAMPLE = Sample(
     road_photo(),
     lanes=(Lane(np.array([(10.125, 170), (100, 100)], np.float32), "dashed", "yellow"),),
@@ -21,6 +24,13 @@ SAMPLE = Sample(
     signs=(Sign(np.array([50, 60], np.float32), "stop", "red"),),
     scene={"surface_condition": "wet"},
     meta={"source": "x:1", "sequence": "drive", "terms": "MIT", "K": np.eye(3), "image_path": "/nowhere"},
+    phrases=(
+        Phrase("refer", "the red car", regions=(region_of_mask(CAR, "car"),), candidates=(Region([10, 20, 30, 40]),) * 2),
+        Phrase("refer", "an elephant", ignore={"size": [180, 320], "counts": [57600]}, attributes={"domain": "rejection"}),
+        Phrase("point", "wheels", regions=(Region(point_px=[50.25, 60]), Region(point_px=[80, 60]))),
+        Phrase("question", "Who yields?", "<region_0> yields.", (Region([1, 2, 3, 4], label="truck"),)),
+        Phrase("classify", "visible_state", "partly_occluded", (Region([1, 2, 3, 4]),)),
+    ),
 )
 
 
@@ -41,6 +51,29 @@ def test_round_trip(tmp_path):
     assert back.boxes[0].attributes == SAMPLE.boxes[0].attributes and back.signs[0].class_name == "stop"
     assert back.known == SAMPLE.known and back.scene == SAMPLE.scene and (back.masks["semantic"] == 3).all()
     assert back.meta["terms"] == "MIT" and back.meta["source"] == "x:1" and back.meta["K"] == np.eye(3).tolist()
+
+
+def test_phrases_round_trip(tmp_path):
+    write(tmp_path / "images/a.png", SAMPLE.image_bgr)
+    dump(tmp_path / "samples.jsonl")
+    back = jsonl.open_samples(tmp_path)[0].phrases
+    assert [(p.task, p.text, p.answer, p.ignore, p.attributes) for p in back] == [
+        (p.task, p.text, p.answer, p.ignore, p.attributes) for p in SAMPLE.phrases
+    ]
+    assert (region_mask(back[0].regions[0]) == CAR).all() and len(back[0].candidates) == 2
+    assert back[0].regions[0].xyxy_px.tolist() == [9.5, 19.5, 29.5, 39.5] and back[0].regions[0].label == "car"
+    assert [region.point_px.tolist() for region in back[2].regions] == [[50.25, 60], [80, 60]]
+    assert back[3].regions[0].xyxy_px.tolist() == [1, 2, 3, 4] and back[3].regions[0].label == "truck"
+
+
+def test_lines_of_the_first_schema_are_read(tmp_path):
+    write(tmp_path / "images/a.png", SAMPLE.image_bgr)
+    first = {key: value for key, value in jsonl.record_of(SAMPLE, "images/a.png").items() if key != "phrases"}
+    write_text(tmp_path / "samples.jsonl", json.dumps({**first, "schema": "getok-drive/1"}))
+    assert len(jsonl.open_samples(tmp_path)[0].boxes) == 1
+    dump(tmp_path / "samples.jsonl", schema="getok-drive/1")
+    with pytest.raises(InputError, match="line 1: phrases came with 'getok-drive/2'"):
+        jsonl.open_samples(tmp_path)
 
 
 def test_splits(tmp_path):
@@ -65,6 +98,22 @@ def test_splits(tmp_path):
         ({"boxes": [{"xyxy_px": [5, 5, 4, 9], "class": "car"}]}, r"line 1: box: expected x0 < x1"),
         ({"signs": [{"point_px": [5, 5], "class": "stopp", "color": "red"}]}, r"sign class 'stopp' is not in the token table"),
         ({"lanes": [{"points_px": [[5, 5]], "type": "solid", "color": "white"}]}, r"line 1: lane: expected at least 2"),
+        ({"phrases": [{"task": "guess", "text": "x"}]}, "line 1: phrase 0: phrase: task 'guess' is unknown; use one of refer"),
+        ({"phrases": [{"task": "refer", "text": " "}]}, "a refer without text"),
+        ({"phrases": [{"task": "caption", "text": "x", "answer": "y"}]}, "questions and classifications have an answer"),
+        ({"phrases": [{"task": "question", "text": "x"}]}, "questions and classifications have an answer"),
+        ({"phrases": [{"task": "classify", "text": "x", "answer": "y"}]}, "a classification without a region"),
+        ({"phrases": [{"task": "refer", "text": "x", "box": []}]}, "phrase 0: unknown field box; use answer"),
+        ({"phrases": [{"task": "refer", "text": "x", "regions": [{}]}]}, "has neither a box nor a point nor a mask"),
+        (
+            {"phrases": [{"task": "refer", "text": "x", "regions": [{"xyxy_px": [5, 5, 4, 9]}]}]},
+            "phrase 0: region: expected x0 <",
+        ),
+        ({"phrases": [{"task": "point", "text": "x", "regions": [{"point_px": [5]}]}]}, "point_px must be 2 finite numbers"),
+        (
+            {"phrases": [{"task": "question", "text": "x", "answer": "<region_1>", "regions": [{"point_px": [5, 5]}]}]},
+            "<region_1> in the text, but there are 1 regions",
+        ),
         ({"boxes": [{"class": "car"}]}, r"samples\.jsonl: line 1: not of schema .*KeyError: 'xyxy_px'"),
     ],
 )

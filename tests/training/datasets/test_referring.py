@@ -8,6 +8,7 @@ import pytest
 
 from getok_drive.errors import ConfigError, InputError
 from training.datasets import referring
+from training.datasets.phrases import region_mask, union_mask
 from training.datasets.shapes import decode_rle, encode_rle
 
 from .minis import road_photo, write, write_json
@@ -43,22 +44,23 @@ def test_refcoco(root):
     (root / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
     sample = referring.open_samples(root, "train")[0]
     assert sample.known == () and sample.meta["source"] == f"referring:{NAME}"
-    assert [phrase["text"] for phrase in sample.meta["phrases"]] == ["left car", "the big one"]
-    first = sample.meta["phrases"][0]
-    assert first["xyxy_px"] == [[39.5, 99.5, 79.5, 129.5]]
-    mask = decode_rle(first["rle"]["counts"], tuple(first["rle"]["size"]))
+    assert [phrase.text for phrase in sample.phrases] == ["left car", "the big one"]
+    assert all(phrase.task == "refer" and len(phrase.regions) == 1 for phrase in sample.phrases)
+    region = sample.phrases[0].regions[0]
+    assert region.xyxy_px.tolist() == [39.5, 99.5, 79.5, 129.5]
+    mask = region_mask(region)
     assert mask[100:130, 40:80].all() and mask.sum() == 1200
     assert [len(referring.open_samples(root, split)) for split in ("test", "testB", "testA", "val")] == [1, 1, 0, 0]
-    assert len(referring.open_samples(root)[0].meta["phrases"]) == 3
-    json.dumps(sample.meta["phrases"])
+    assert len(referring.open_samples(root)[0].phrases) == 3
 
 
 def test_grefcoco(root):
     refs = [reference(1, [11, 12], ["both cars"]), {**reference(2, [-1], ["the elephant"]), "no_target": True}]
     write_json(root / "grefs(unc).json", refs)
-    both, nothing = referring.open_samples(root, "train")[0].meta["phrases"]
-    assert len(both["xyxy_px"]) == 2 and sum(both["rle"]["counts"][1::2]) == 1600
-    assert nothing["xyxy_px"] == [] and sum(nothing["rle"]["counts"][1::2]) == 0
+    both, nothing = referring.open_samples(root, "train")[0].phrases
+    assert len(both.regions) == 2 and union_mask(both, (320, 180)).sum() == 1600
+    assert [int(region_mask(region).sum()) for region in both.regions] == [1200, 400]
+    assert nothing.regions == () and not union_mask(nothing, (320, 180)).any()
 
 
 class Evil:
@@ -98,12 +100,12 @@ def test_reasonseg(tmp_path):
     write_json(tmp_path / "val/b.json", record)
     samples = referring.open_samples(tmp_path, "val")
     assert samples.skipped == [("val/b.json", "no .jpg beside it")]
-    question, short = samples[0].meta["phrases"]
-    assert "–" in question["text"] and short["text"] == "the obstacle"
-    target = decode_rle(question["rle"]["counts"], (180, 320))
-    ignored = decode_rle(question["ignore"]["counts"], (180, 320))
+    question, short = samples[0].phrases
+    assert "–" in question.text and short.text == "the obstacle" and question.attributes == {"form": "question"}
+    target = region_mask(question.regions[0])
+    ignored = decode_rle(question.ignore["counts"], (180, 320))
     assert target[51, 51] and not target[65, 65] and ignored[65, 65] and not (target & ignored).any()
-    x0, y0, x1, y1 = question["xyxy_px"][0]
+    x0, y0, x1, y1 = question.regions[0].xyxy_px
     assert abs(x0 - 50) <= 1 and abs(y1 - 89) <= 1 and x1 > x0 and y1 > y0
 
 
