@@ -31,8 +31,8 @@ class WorldBatches(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         first = (index * self.world_size + self.rank) * self.config.batch_size
         seeds = range(world.TRAIN_SEEDS.start + first, world.TRAIN_SEEDS.start + first + self.config.batch_size)
-        rng = np.random.default_rng((self.config.seed, seeds[0]))
-        found = (self.recipe(world.render(seed, self.size_wh), rng) for seed in seeds)
+        # a generator for each picture, so that it is the same whatever number of processes share a step
+        found = (self.recipe(world.render(seed, self.size_wh), np.random.default_rng((self.config.seed, seed))) for seed in seeds)
         return self.collator([conversation for conversation in found if conversation is not None])
 
 
