@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,19 +184,23 @@ def test_the_world_is_recorded_with_labels_replayed_and_scored(ros: Client, tmp_
     from training.predictions import read_lines, scene_from_json
 
     frames = 5
-    received: list[tuple[str, str, bytes]] = []
+    received: list[tuple[int, str, str, bytes]] = []
     for kind, topic in ((Image, "image_raw"), (CameraInfo, "camera_info"), (gm.Scene, "ground_truth")):
         ros.node.create_subscription(
-            kind, f"/front/{topic}", lambda d, t=topic, k=kind: received.append((f"/front/{t}", type_name(k), d)), 50, raw=True
+            kind,
+            f"/front/{topic}",
+            lambda d, t=topic, k=kind: received.append((time.time_ns(), f"/front/{t}", type_name(k), d)),
+            50,
+            raw=True,
         )
     settings = {"source": "world:7", "camera": "front", "width_px": 320, "max_frames": frames, "loop": True, "rate_hz": 5.0}
     words = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
     source = ros.start("camera_source", *words, "-p", "ground_truth:=true")
-    ros.wait(lambda: sum(topic == "/front/image_raw" for topic, _, _ in received) >= frames + 2, 90.0, "images")
+    ros.wait(lambda: sum(topic == "/front/image_raw" for _, topic, _, _ in received) >= frames + 2, 90.0, "images")
     assert source.stop()[0] == 0
     with BagWriter(tmp_path / "bag") as writer:
-        for number, (topic, kind, data) in enumerate(received):
-            writer.write(topic, kind, 1_700_000_000_000_000_000 + number, data)
+        for now_ns, topic, kind, data in received:
+            writer.write(topic, kind, now_ns, data)
     assert writer.counts["/front/ground_truth"] >= frames
 
     accuracy = run(tmp_path / "bag", tmp_path / "out", "--no-video")["cameras"]["front"]["accuracy"]
@@ -203,7 +208,7 @@ def test_the_world_is_recorded_with_labels_replayed_and_scored(ros: Client, tmp_
 
     drive = list(world.Drive(7, (320, 180), 15.0, frames))
     images = [image_msg(sample.image_bgr).data.tobytes() for sample in drive]
-    shown = [deserialize_message(data, Image) for topic, _, data in received if topic == "/front/image_raw"]
+    shown = [deserialize_message(data, Image) for _, topic, _, data in received if topic == "/front/image_raw"]
     collector = Collector(("lanes", "drivable", "boxes", "signs"))
     for msg, line in zip(shown, read_lines(tmp_path / "out/scenes.jsonl"), strict=True):
         sample = drive[images.index(msg.data.tobytes())]  # pixels have come through unchanged
