@@ -9,13 +9,15 @@ from torch import nn
 
 from training.losses import TrainedModel
 from training.presets import SftConfig
+from training.sharding import local
 
 
 def learning_rate_factor(step: int, config: SftConfig) -> float:
-    """Linear warm-up, then a cosine down to ``final_lr_ratio``."""
+    """Linear warm-up, the peak, and over the last ``decay_steps`` a cosine down to ``final_lr_ratio``."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.total_steps - config.warmup_steps)
+    decay_steps = config.decay_steps or config.total_steps - config.warmup_steps
+    progress = max(0.0, 1 - (config.total_steps - step) / max(1, decay_steps))
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -53,6 +55,17 @@ class Averaged:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         own, new = zip(*((self.values[name], p.detach()) for name, p in model.named_parameters()), strict=True)
         torch._foreach_lerp_(list(own), list(new), 1 - decay)
+
+    def state(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """What `restore` takes; of weights that are spread over processes this process's part."""
+        return self.updates, {name: local(value) for name, value in self.values.items()}
+
+    @torch.no_grad()
+    def restore(self, state: tuple[int, dict[str, torch.Tensor]]) -> None:
+        """Continues from another average's `state`."""
+        self.updates = state[0]
+        for name, value in self.values.items():
+            local(value).copy_(state[1][name])
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:

@@ -40,10 +40,11 @@ class SftConfig:
     Attributes:
         size: shape of the model, a key of ``training.model.SIZES``.
         token_init: what the rows of the token table start from: ``spatial`` (neighbouring grid tokens alike) or ``random``.
-        stages: run one after the other; the learning rate follows one cosine over all of them.
+        stages: run one after the other under one course of the learning rate.
         batch_size: images per process and optimiser step.
         accumulate: backward passes per optimiser step; a batch is cut into this many parts.
-        learning_rate: peak, reached after ``warmup_steps``; decays to ``final_lr_ratio`` of it.
+        learning_rate: peak, reached after ``warmup_steps``; over the last ``decay_steps`` (0: all the rest) it falls to
+            ``final_lr_ratio`` of it. A run with a plateau can be prolonged from any checkpoint on it.
         optimizer: ``adamw``, or ``muon`` (Muon on the blocks' matrices, AdamW on everything else).
         muon_learning_rate: peak for Muon's part.
         dense_weight: weight of the auxiliary loss on the visual tokens.
@@ -63,6 +64,7 @@ class SftConfig:
     learning_rate: float = 1e-3
     final_lr_ratio: float = 0.02
     warmup_steps: int = 200
+    decay_steps: int = 0
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     optimizer: str = "adamw"
