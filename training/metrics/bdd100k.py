@@ -1,4 +1,4 @@
-"""BDD100K lane marking in both conventions that are in use; they share nothing but the name.
+"""BDD100K: lane marking in both conventions that are in use (they share nothing but the name), drivable classes, vehicles.
 
 **Papers' lane IoU** (YOLOP and after): lane marking is one class of pixels. IoU = |P and G| / |P or G|; "accuracy" is really
 recall, |P and G| / |G|. YOLOP's code averages the IoU of its test *batches* (and counts an empty batch as 0); `pixel_row` gives
@@ -8,6 +8,14 @@ sums, so that both its mean (`batch_mean_iou`, one row a batch) and the pooled I
 precision = share of predicted pixels within r px of a labelled one, recall the reverse, F = 2PR / (P + R), for r = 1, 2, 5 px. A
 class that is in neither picture scores 1, in one only 0. Mean over pictures, then over the classes of a task, then over the three
 tasks, times 100. Masks are bytes: bits 0-2 category, bit 3 background, bit 4 style, bit 5 direction.
+
+**Drivable area, official** (the toolkit's ``seg.py``): IoU of the direct (0) and the alternative (1) class. Pixels labelled as
+background (2) are *not looked at*, so area that is predicted there costs nothing; `training.metrics.drivable` has the papers'
+number, which counts it. mIoU is the mean over the classes that the labels have.
+
+**Vehicles, papers** (YOLOP and after): car, truck, bus and train are one class, "vehicle". Every prediction, by falling
+confidence, is a hit if the label with the greatest IoU has IoU > 0.5 and is not taken (COCO would try the next label). AP is
+the area under the interpolated precision envelope at 101 recalls by the trapezoidal rule, with precision 1 at recall 0.
 """
 
 from __future__ import annotations
@@ -17,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from training.metrics.detection import Boxes, ScoredHits, box_ious
 from training.metrics.intervals import ratio
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,6 +33,8 @@ BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]
 
 RADII_PX = (1, 2, 5)
+DRIVABLE = ("direct", "alternative")  # values 0 and 1 of the masks; 2 is background, 255 ignored
+VEHICLES = ("car", "truck", "bus", "train")
 # (name, first bit, bits, classes)
 TASKS = (("direction", 5, 1, 2), ("style", 4, 1, 2), ("category", 0, 3, 8))
 
@@ -112,3 +123,77 @@ def lane_f1(rows: Sequence[FloatArray] | FloatArray) -> dict[str, FloatArray]:
         numbers[name] = mean[at : at + classes].mean(axis=0)
         at += classes
     return {**numbers, "average": np.mean(list(numbers.values()), axis=0)}
+
+
+def drivable_row(truth: ByteArray, predicted: ByteArray) -> FloatArray:
+    """One picture's confusion ``(6,)``: labelled direct, alternative by predicted direct, alternative, neither.
+
+    Args:
+        truth: ``(H, W)`` bytes: 0 direct, 1 alternative, 2 and above not looked at.
+        predicted: likewise; 2 and above is neither.
+    """
+    looked_at = truth < len(DRIVABLE)
+    codes = 3 * truth[looked_at].astype(np.int64) + np.minimum(predicted[looked_at], 2)
+    return np.bincount(codes, minlength=6)[:6].astype(np.float64)
+
+
+def drivable_ious(rows: FloatArray) -> FloatArray:
+    """IoU of the two classes of summed `drivable_row`, ``(..., 6)``: ``(..., 2)``; 0 for a class that is nowhere."""
+    matrix = rows.reshape(*rows.shape[:-1], 2, 3)
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return ratio(right, matrix.sum(axis=-1) + matrix[..., :2].sum(axis=-2) - right, 0.0)
+
+
+def drivable_miou(rows: FloatArray) -> FloatArray:
+    """Mean over the classes that are labelled somewhere, of summed `drivable_row`, ``(..., 6)``; NaN without any."""
+    labelled = rows.reshape(*rows.shape[:-1], 2, 3).sum(axis=-1) > 0
+    return ratio((drivable_ious(rows) * labelled).sum(axis=-1), labelled.sum(axis=-1))
+
+
+def vehicles(boxes: Boxes) -> Boxes:
+    """The vehicles among some boxes, as one class."""
+    keep = np.array([name in VEHICLES for name in boxes.classes], dtype=bool)
+    return Boxes(boxes.xyxy_px[keep], ("vehicle",) * int(keep.sum()), boxes.confidences[keep])
+
+
+def vehicle_hits(truth: Sequence[Boxes], predicted: Sequence[Boxes]) -> ScoredHits:
+    """Papers' matching of the vehicles of N pictures."""
+    hits: list[bool] = []
+    pictures, confidences, counts = [np.zeros(0, np.int64)], [np.zeros(0)], []
+    for picture, (all_truth, all_predicted) in enumerate(zip(truth, predicted, strict=True)):
+        gt, dt = vehicles(all_truth), vehicles(all_predicted)
+        order = np.argsort(-dt.confidences, kind="stable")
+        ious = box_ious(dt.xyxy_px[order], gt.xyxy_px)
+        taken: set[int] = set()
+        for row in ious:
+            best = int(row.argmax()) if len(row) else -1
+            hit = best >= 0 and row[best] > 0.5 and best not in taken
+            hits.append(bool(hit))
+            taken |= {best} if hit else set()
+        pictures.append(np.full(len(order), picture))
+        confidences.append(dt.confidences[order])
+        counts.append(float(len(gt.classes)))
+    return ScoredHits(np.concatenate(confidences), np.array(hits, dtype=bool), np.concatenate(pictures), np.array(counts))
+
+
+def vehicle_ap50(scored: ScoredHits, weights: npt.ArrayLike | None = None) -> float:
+    """Papers' vehicle mAP50 of `vehicle_hits`; NaN without vehicles, 0 without predictions.
+
+    Args:
+        scored: the matched predictions.
+        weights: ``(N,)`` how often each picture counts (a bootstrap draw); one each by default.
+    """
+    weight = np.ones(len(scored.truth)) if weights is None else np.asarray(weights, dtype=np.float64)
+    total = float(weight @ scored.truth)
+    order = np.argsort(-scored.confidences, kind="stable")
+    each = weight[scored.pictures[order]]
+    each, hits = each[each > 0], scored.hits[order][each > 0]
+    if not total or not len(each):
+        return 0.0 if total else float("nan")
+    true = np.cumsum(each * hits)
+    recalls = np.concatenate([[0.0], true / total, [true[-1] / total + 0.01]])
+    precisions = np.concatenate([[1.0], true / np.cumsum(each), [0.0]])
+    envelope = np.maximum.accumulate(precisions[::-1])[::-1]
+    at = np.linspace(0.0, 1.0, 101)
+    values = np.interp(at, recalls, envelope)
+    return float(np.sum((values[1:] + values[:-1]) / 2.0 * np.diff(at)))

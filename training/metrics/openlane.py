@@ -7,7 +7,7 @@ relaxed Chamfer distance (mean of both directions' means) is not below the large
 than the threshold and not yet taken. AP is the mean over recalls 0, 0.1 ... 1 of the greatest precision at that recall or
 above; without labels and predictions 1. DET_l is the mean over the thresholds (`FRECHET_M`: 1, 2, 3 in the released code; the
 paper's text has 0.5, 1.0, 1.5, so they are an argument), DET_t over attributes at distance 0.75 (that is, IoU > 0.25). The
-topology scores TOP_ll and TOP_lt are not computed: no model here predicts topology.
+topology scores TOP_ll and TOP_lt, and the OpenLane-V2 score of all four, are in `training.metrics.openlane_topology`.
 """
 
 from __future__ import annotations
@@ -86,6 +86,19 @@ def element_distances(truth_xyxy: npt.ArrayLike, predicted_xyxy: npt.ArrayLike) 
     return 1.0 - box_ious(truth_xyxy, predicted_xyxy)
 
 
+def match_predictions(distances: FloatArray, confidences: npt.ArrayLike, threshold: float) -> npt.NDArray[np.int64]:
+    """For each prediction of a frame the label that it takes, -1 for none: ``(P,)``, from ``(G, P)`` distances."""
+    score = np.asarray(confidences, dtype=np.float64).reshape(-1)
+    match = np.full(len(score), -1, dtype=np.int64)
+    if distances.size:
+        nearest, taken = distances.argmin(axis=0), set()
+        for p in np.argsort(-score).tolist():
+            if distances[nearest[p], p] < threshold and int(nearest[p]) not in taken:
+                taken.add(int(nearest[p]))
+                match[p] = nearest[p]
+    return match
+
+
 def average_precision(distances: Sequence[FloatArray], confidences: Sequence[npt.ArrayLike], threshold: float) -> float:
     """AP over frames.
 
@@ -96,17 +109,9 @@ def average_precision(distances: Sequence[FloatArray], confidences: Sequence[npt
     """
     hits, scores, labels = [], [], 0
     for matrix, confidence in zip(distances, confidences, strict=True):
-        score = np.asarray(confidence, dtype=np.float64).reshape(-1)
         labels += matrix.shape[0]
-        hit = np.zeros(len(score))
-        if matrix.size:
-            nearest, taken = matrix.argmin(axis=0), set()
-            for p in np.argsort(-score).tolist():
-                if matrix[nearest[p], p] < threshold and int(nearest[p]) not in taken:
-                    taken.add(int(nearest[p]))
-                    hit[p] = 1.0
-        hits.append(hit)
-        scores.append(score)
+        hits.append((match_predictions(matrix, confidence, threshold) >= 0).astype(np.float64))
+        scores.append(np.asarray(confidence, dtype=np.float64).reshape(-1))
     flat = np.concatenate([np.zeros(0), *hits])
     if not len(flat) and not labels:
         return 1.0
