@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,7 @@ class CameraInput(CameraIntake):
         super().__init__(name, node.resolve_topic_name(topic), info_topic, compressed, calibration)
         self._node, self._index, self._slots = node, index, slots
         self._group = MutuallyExclusiveCallbackGroup()
+        self._subscribing = threading.Lock()  # a change of QoS and the end of the active state come from different threads
         self._images: Subscription | None = None
         self._infos: Subscription | None = None
         self._reliable = False
@@ -157,30 +159,33 @@ class CameraInput(CameraIntake):
         """Starts to receive; the watchdog starts anew."""
         self.health.restart(time.monotonic())
         self._last_stamp_ns = 0
-        self._reliable = self._publishers_are_reliable()
-        self._subscribe_images()
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # takes from reliable publishers, too
-        self._infos = self._node.create_subscription(
-            CameraInfo, self.info_topic, self.take_info, qos, callback_group=self._group, raw=True
-        )
+        with self._subscribing:
+            self._reliable = self._publishers_are_reliable()
+            self._subscribe_images()
+            self._infos = self._node.create_subscription(
+                CameraInfo, self.info_topic, self.take_info, qos, callback_group=self._group, raw=True
+            )
 
     def unsubscribe(self) -> None:
         """Stops to receive."""
-        for subscription in (self._images, self._infos):
-            if subscription is not None:
-                self._node.destroy_subscription(subscription)
-        self._images = self._infos = None
+        with self._subscribing:
+            for subscription in (self._images, self._infos):
+                if subscription is not None:
+                    self._node.destroy_subscription(subscription)
+            self._images = self._infos = None
 
     def match_qos(self) -> None:
         """Subscribes anew when the publishers' reliability changed: reliable when all of them are, else best effort.
 
         A reliable subscription gets nothing from a best-effort publisher; a best-effort one can lose large images.
         """
-        if self._images is None or self.publishers() == 0 or self._publishers_are_reliable() == self._reliable:
-            return
-        self._reliable = not self._reliable
-        self._node.destroy_subscription(self._images)
-        self._subscribe_images()
+        with self._subscribing:
+            if self._images is None or self.publishers() == 0 or self._publishers_are_reliable() == self._reliable:
+                return
+            self._reliable = not self._reliable
+            self._node.destroy_subscription(self._images)
+            self._subscribe_images()
 
     def publishers(self) -> int:
         """Number of publishers of the image topic."""

@@ -34,7 +34,7 @@ class CameraHealth:
         self._rejected: Counter[str] = Counter()
         self._issues: Counter[str] = Counter()
         self._received = self._processed = self._superseded = self._truncated = 0
-        self._dropped = self._news = 0
+        self._dropped = self._news = self._taken = self._overtaken = 0
         self._problem = ""
         self.calibration = "not calibrated: pixels only"
 
@@ -46,6 +46,12 @@ class CameraHealth:
             if superseded:
                 self._superseded += 1
                 self._dropped += 1
+
+    def taken(self, newer: int) -> None:
+        """A frame's turn came while ``newer`` later ones had already arrived; there should never be any."""
+        with self._lock:
+            self._taken += 1
+            self._overtaken += newer > 0
 
     def rejected(self, reason: str, detail: str, is_frame: bool = True) -> None:
         """A frame (or, with ``is_frame`` false, another message) could not be used."""
@@ -98,8 +104,10 @@ class CameraHealth:
                 "topic": topic,
                 "publishers": str(publishers),
                 "images received": str(self._received),
-                "images processed": str(self._processed),
                 "images superseded by a newer one": str(self._superseded),
+                "images taken": str(self._taken),
+                "images processed": str(self._processed),
+                "images taken with a newer one there": str(self._overtaken),
                 "scenes truncated": str(self._truncated),
                 "since last image [s]": f"{quiet_s:.2f}",
                 "calibration": self.calibration,

@@ -146,23 +146,26 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
         self.cameras = cameras
         self.state = "active"
 
-    def _deactivate(self) -> None:
+    def _deactivate(self, wait_s: float = 1.0) -> None:
         cameras, self.cameras = self.cameras, []
         worker, self._worker = self._worker, None
         for camera in cameras:
             camera.unsubscribe()
-        if worker is not None and not worker.stop():
+        if worker is not None and not worker.stop(wait_s):
             self.get_logger().warning("a frame is still in work; its result will not be published")
         if self.state == "active":
             self.state = "inactive"
 
     def _free(self) -> None:
         self._deactivate()
-        for outputs in self._outputs:
-            outputs.destroy()
-        self._outputs = []
+        self._destroy_outputs()
         self.engine.unload()
         self.state = "unconfigured"
+
+    def _destroy_outputs(self) -> None:
+        outputs, self._outputs = self._outputs, []
+        for output in outputs:
+            output.destroy()
 
     # Runs in place of LifecycleNodeMixin.__on_change_state, which lets an exception for an impossible transition end the process.
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: ChangeState.Response) -> ChangeState.Response:
@@ -238,6 +241,9 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
         return Verdict(OK, f"{self.state}: {self.engine.progress}", values)
 
     def release(self) -> None:
-        """Frees everything before the process ends, in whatever state the node is; waits for no load in progress."""
-        self.stopping.set()
-        self._deactivate()
+        """Ends everything that publishes, in whatever state the node is, so that the node can be destroyed.
+
+        Waits for no frame in work. To be called when no callback runs any more.
+        """
+        self._deactivate(wait_s=0.1)
+        self._destroy_outputs()

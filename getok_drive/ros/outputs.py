@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 from getok_drive_msgs import msg as gm
 from nav_msgs.msg import OccupancyGrid
 from rclpy.node import Node
@@ -18,10 +16,10 @@ from sensor_msgs.msg import CompressedImage
 from visualization_msgs.msg import MarkerArray
 
 from getok_drive.ros.convert import Context, detections_to_msg, scene_to_msg, stages
+from getok_drive.ros.drawing import Drawer, Drawing
 from getok_drive.ros.grid import scene_to_grid
 from getok_drive.ros.markers import scene_to_markers
 from getok_drive.ros.params import NodeParams
-from getok_drive.ros.slot import LatestSlots
 from getok_drive.types import ImageBgr, Scene
 
 
@@ -42,8 +40,7 @@ class CameraOutputs:
 
             self._detections = node.create_publisher(Detection2DArray, prefix + "detections", qos)
         self._publish_ms = 0.0
-        self._drawings: LatestSlots[Callable[[], CompressedImage]] = LatestSlots(1)
-        self._drawer: threading.Thread | None = None
+        self._drawer = Drawer(node, self._overlay)
 
     def publish(
         self,
@@ -90,29 +87,17 @@ class CameraOutputs:
         self._on_demand(self._markers, lambda: scene_to_markers(scene, context, params.watchdog_s))
         self._on_demand(self._grid, lambda: scene_to_grid(scene, context, params))
         if self._overlay.get_subscription_count() > 0:
-            self._drawings.put(0, lambda: _overlay(scene, image_bgr, context, params))
-            if self._drawer is None:  # drawing takes as long as many a model; it must not hold up the next scene
-                self._drawer = threading.Thread(target=self._draw, name="overlay", daemon=True)
-                self._drawer.start()
+            self._drawer.draw(Drawing(scene, image_bgr, context.header, params.overlay_width_px, params.overlay_quality))
         self._on_demand(self._detections, lambda: detections_to_msg(scene, context))
         self._publish_ms = (time.perf_counter() - started) * 1e3
         return float(msg.age_ms)
 
     def destroy(self) -> None:
         """Ends drawing and frees the publishers."""
-        self._drawings.close()
-        if self._drawer is not None:
-            self._drawer.join(1.0)
+        self._drawer.close()
         for publisher in (self._scene, self._markers, self._grid, self._overlay, self._detections):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
-
-    def _draw(self) -> None:
-        while (taken := self._drawings.take(3600.0)) is not None:
-            try:
-                self._overlay.publish(taken[1]())
-            except Exception as error:  # a picture less is no reason to stop seeing
-                self._node.get_logger().error(f"overlay: {type(error).__name__}: {error}", throttle_duration_sec=5.0)
 
     @staticmethod
     def _on_demand(publisher: Publisher | None, make: Callable[[], Any]) -> None:
@@ -120,17 +105,3 @@ class CameraOutputs:
             msg = make()
             if msg is not None:
                 publisher.publish(msg)
-
-
-def _overlay(scene: Scene, image_bgr: ImageBgr, context: Context, params: NodeParams) -> CompressedImage:
-    from getok_drive.views.overlay import draw  # only where somebody looks
-
-    picture = draw(image_bgr, scene)
-    height, width = picture.shape[:2]
-    if width > params.overlay_width_px:
-        size = (params.overlay_width_px, max(1, round(height * params.overlay_width_px / width)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, params.overlay_quality])
-    out = CompressedImage(header=context.header, format="jpeg")
-    out.data.frombytes(data.tobytes())
-    return out

@@ -6,76 +6,111 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-_GRACE_S = 1.5  # after a signal; a load or a frame in work that takes longer is cut off
+_GRACE_S = 1.6  # from a signal to the end of the process at the latest; whatever takes longer (a load, a frame) is cut off
+_CALLBACKS_S = 0.7  # of it, for the callbacks that run
+
+
+class Signals:
+    """SIGINT and SIGTERM as an event, and the promise that the process ends soon after the first of them.
+
+    The interpreter's C handler writes the signal's number to a pipe, whatever the main thread does just then, and a thread of
+    its own reads it. Python's own handlers run between two instructions of the main thread: too late while that sits in native
+    code, and not free to take a lock, which the main thread may hold.
+    """
+
+    def __init__(self) -> None:
+        self.received = threading.Event()
+        self._on_signal: Callable[[], None] = lambda: None
+        self._pipe, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: None)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    def call(self, on_signal: Callable[[], None]) -> None:
+        """Has ``on_signal`` called at the first signal, in the signals' own thread."""
+        self._on_signal = on_signal
+
+    def _watch(self) -> None:
+        os.read(self._pipe, 1)
+        self.received.set()
+        end_s = time.monotonic() + _GRACE_S
+        try:
+            self._on_signal()
+        finally:
+            time.sleep(max(end_s - time.monotonic(), 0.0))
+            os._exit(0)  # no flushing: a thread that hangs in its output must not hold this one up
 
 
 def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = None) -> int:
     """Spins a node until SIGINT or SIGTERM.
 
     Args:
-        make: makes the node once rclpy is up; the node may have ``release()``, called before it is destroyed, and
-            ``finished``, a `threading.Event` that ends the process from inside.
+        make: makes the node once rclpy is up. The node may have ``stopping``, a `threading.Event` set at once on a signal;
+            ``release() -> bool``, called before it is destroyed, when no callback runs any more; and ``finished``, a
+            `threading.Event` that ends the process from inside.
         threads: of the executor.
         args: command line with ROS arguments; default: this process's.
 
     Returns:
         0 after a signal or ``finished``; 1 when the node could not be made. After a signal the process ends within 2 s in
-        any state, if need be without waiting for native code in other threads.
+        any state, if need be without waiting for native code in other threads. The node is only taken apart when nothing uses
+        it any more; else the process ends with the node whole, and the others on the graph notice a little later.
     """
+    signals = Signals()
     # The PyPI wheels are found through this variable; a sourced ROS 2 sets it itself.
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     import rclpy
-    from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+    from rclpy.executors import ExternalShutdownException
     from rclpy.signals import SignalHandlerOptions
 
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: Any) -> None:
-        if not stop.is_set():
-            stop.set()
-            watchdog = threading.Timer(_GRACE_S, _leave, (0,))
-            watchdog.daemon = True
-            watchdog.start()
+    from getok_drive.ros.executor import PoolExecutor
 
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
     try:
         node = make()
     except Exception as error:
         print(f"cannot start: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    executor = MultiThreadedExecutor(num_threads=threads)
+
+    def report(failure: str) -> None:  # a callback's error must not end the node
+        node.get_logger().error(f"callback failed: {failure}")
+
+    executor = PoolExecutor(threads, report)
     executor.add_node(node)
-    finished = getattr(node, "finished", stop)
-    while not stop.is_set() and not finished.is_set():
+    stopping = getattr(node, "stopping", threading.Event())
+    finished = getattr(node, "finished", signals.received)
+
+    def on_signal() -> None:
+        stopping.set()
+        executor.wake()
+
+    signals.call(on_signal)
+    while not signals.received.is_set() and not finished.is_set():
         try:
             executor.spin_once(timeout_sec=0.1)
         except ExternalShutdownException:
             break
-        except Exception as error:  # a callback's error must not end the node
-            # An entity that was destroyed while the executor was about to serve it; rclpy's own name for that race has moved
-            # between distributions.
-            if type(error).__name__ != "InvalidHandle" and not stop.is_set():
-                node.get_logger().error(f"callback failed: {traceback.format_exc()}")
-    if hasattr(node, "release"):
-        node.release()
-    executor.shutdown(timeout_sec=0.5)
-    node.destroy_node()
-    rclpy.try_shutdown()
-    _leave(0)  # a pool thread may still sit in native code (a load in progress); Python would wait for it
-    return 0
-
-
-def _leave(code: int) -> None:
+        except Exception as error:
+            if type(error).__name__ != "InvalidHandle":  # see PoolExecutor
+                node.get_logger().error(f"executor: {traceback.format_exc()}", throttle_duration_sec=5.0)
+    stopping.set()
+    if executor.drain(_CALLBACKS_S):
+        if hasattr(node, "release"):
+            node.release()
+        executor.shutdown(timeout_sec=0)
+        node.destroy_node()
+        rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(0)  # a pool thread may still sit in native code (a load, a frame); Python would wait for it
 
 
 def perception_main(args: list[str] | None = None) -> int:

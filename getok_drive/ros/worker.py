@@ -38,6 +38,7 @@ class Worker:
         self._next_s = [0.0] * len(cameras)
         self._index = [0] * len(cameras)
         self._stop = threading.Event()
+        self._publishing = threading.Lock()  # held while anything of the node's is used to publish
         self._thread = threading.Thread(target=self._loop, name="perception", daemon=True)
         self.engine_failures = 0  # in a row
 
@@ -46,9 +47,15 @@ class Worker:
         self._thread.start()
 
     def stop(self, timeout_s: float = 1.0) -> bool:
-        """Ends the thread after the frame in work, which is not published any more; False when it is still busy then."""
+        """Ends the thread after the frame in work; nothing is published any more once this returns.
+
+        Returns:
+            False when the frame takes longer than ``timeout_s``; the thread then ends by itself and touches no publisher.
+        """
         self._stop.set()
         self._slots.close()
+        with self._publishing:
+            pass  # a publication that has begun ends; `_stop` keeps the next one from beginning
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -57,15 +64,13 @@ class Worker:
             taken = self._slots.take(0.5, lambda index: self._next_s[index] - time.monotonic())
             if taken is None:
                 continue
-            index, data = taken
-            camera = self._cameras[index]
+            camera = self._cameras[taken.index]
+            camera.health.taken(taken.newer)
             try:
-                self._process(index, data)
+                self._process(taken.index, taken.item)
             except FrameRejected as error:
                 camera.health.rejected(error.reason, str(error))
             except Exception as error:
-                if self._stop.is_set():
-                    return  # publishers may be gone by now
                 camera.health.rejected("internal_error", f"{type(error).__name__}: {error}")
                 self._node.get_logger().error(f"frame dropped: {traceback.format_exc()}", throttle_duration_sec=5.0)
 
@@ -83,14 +88,16 @@ class Worker:
         self._index[index] += 1
         frame = Frame(capture.image_bgr, capture.stamp_ns, camera.image_topic, self._index[index] - 1)
         scene = self._run(frame, limits)
-        if self._stop.is_set():
-            return
         projector = camera.projector(frame.size_wh, params.max_range_m)
         ground_frame = camera.ground_frame if projector else ""
         context = Context(capture.header, camera.name, ground_frame, projector, degraded)
-        age_ms = self._outputs[index].publish(
-            scene, capture.image_bgr, context, params, convert_ms, camera.health.take_dropped(), lambda: self._age_ms(capture)
-        )
+        with self._publishing:
+            if self._stop.is_set():
+                return
+            dropped = camera.health.take_dropped()
+            age_ms = self._outputs[index].publish(
+                scene, capture.image_bgr, context, params, convert_ms, dropped, lambda: self._age_ms(capture)
+            )
         processing_ms = (time.perf_counter() - started) * 1e3
         camera.health.processed(time.monotonic(), processing_ms, age_ms, dict(scene.report.issues), scene.truncated)
 

@@ -23,7 +23,7 @@ PROFILE = Path(__file__).parents[2] / "ros2_ws/src/getok_drive/config/fastdds_la
 
 if HAS_ROS:  # before rclpy is imported: the wheels' prefix, a domain of this run alone, the profile that the product ships
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("GETOK_TEST_DOMAIN_ID") or str(1 + os.getpid() % 100)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
 

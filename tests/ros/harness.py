@@ -24,6 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
+from tests.ros.fair import FairClock
 from tests.ros.scripted import write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -59,17 +60,17 @@ class Process:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = 10.0) -> tuple[int, float]:
-        """Sends a signal; exit code and seconds until the process was gone."""
-        started = time.monotonic()
+        """Sends a signal; exit code and fair seconds (see `FairClock`) until the process was gone."""
+        clock = FairClock(lambda: [self.popen.pid])
         if self.alive:
             self.popen.send_signal(number)
-        try:
-            code = self.popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-            raise AssertionError(f"still alive {timeout_s} s after signal {number}\n{self.output()}") from None
-        return code, time.monotonic() - started
+        while self.alive:
+            if clock.now() > timeout_s:
+                self.popen.kill()
+                self.popen.wait()
+                raise AssertionError(f"still alive {timeout_s} s after signal {number}\n{self.output()}")
+            time.sleep(0.005)
+        return self.popen.returncode, clock.now()
 
 
 class Client:
@@ -87,6 +88,7 @@ class Client:
         self._temporary = tempfile.TemporaryDirectory(prefix="getok_ros_")
         self.folder = Path(self._temporary.name)
         self.processes: list[Process] = []
+        self.clock = FairClock(lambda: [process.popen.pid for process in list(self.processes) if process.alive])
         self.diagnostics: list[DiagnosticStatus] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
 
@@ -145,10 +147,10 @@ class Client:
         self.node.create_subscription(kind, topic, lambda msg: found.append(keep(msg)), qos)
         return found
 
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
-        """Waits until the condition gives something true and returns that; fails loudly otherwise."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+        """Waits until the condition gives something true and returns that; fails loudly after ``timeout_s`` fair seconds."""
+        end = self.clock.now() + timeout_s
+        while self.clock.now() < end:
             result = condition()
             if result:
                 return result
@@ -156,18 +158,18 @@ class Client:
         outputs = "\n".join(p.output() for p in self.processes)
         raise AssertionError(f"not within {timeout_s} s: {what or condition}\n{outputs}")
 
-    def call(self, kind: Any, name: str, timeout_s: float = 30.0, **fields: Any) -> Any:
+    def call(self, kind: Any, name: str, timeout_s: float = 15.0, **fields: Any) -> Any:
         """Calls a service and gives its response."""
         client = self.node.create_client(kind, name)
         try:
-            assert client.wait_for_service(timeout_s), f"service {name} is not there"
+            self.wait(client.service_is_ready, timeout_s, f"service {name}")
             future = client.call_async(kind.Request(**fields))
             self.wait(future.done, timeout_s, f"answer of {name}")
             return future.result()
         finally:
             self.node.destroy_client(client)
 
-    def transition(self, label: str, timeout_s: float = 60.0) -> bool:
+    def transition(self, label: str, timeout_s: float = 30.0) -> bool:
         """Triggers a lifecycle transition by its label."""
         request = Transition(label=label)
         return bool(self.call(ChangeState, f"{NODE}/change_state", timeout_s, transition=request).success)

@@ -2,11 +2,13 @@
 
 Run as a program it is the executable ``perception_node`` with one more backend, ``fake``. Environment: ``SCRIPTED_LOAD_S`` and
 ``SCRIPTED_RUN_S`` make it as slow as a model, ``SCRIPTED_BUSY_S`` from the second image on (the first is the warm-up);
-``SCRIPTED_FAIL`` makes every image fail.
+``SCRIPTED_FAIL`` makes every image fail; with ``SCRIPTED_GATE``, a folder, work on image n (the warm-up is 0) ends only once a
+file ``n`` is there, so that a test decides what happens meanwhile.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -57,12 +59,17 @@ class ScriptedBackend(FakeBackend):
     def __init__(self, folder: Path, geometry: Geometry, spec: PositionSpec, capacity: int, threads: int = 0) -> None:
         time.sleep(float(os.environ.get("SCRIPTED_LOAD_S", "0")))
         super().__init__(geometry, script(), capacity)
+        self._images = itertools.count()
 
     def encode(self, pixel_values: FloatArray) -> FloatArray:
         """As slow as a model; the wait gives up the interpreter, as native code does."""
         time.sleep(float(os.environ.get("SCRIPTED_RUN_S", "0")))
         if self.passes > 0:
             time.sleep(float(os.environ.get("SCRIPTED_BUSY_S", "0")))
+        image = next(self._images)
+        if os.environ.get("SCRIPTED_GATE"):
+            while not Path(os.environ["SCRIPTED_GATE"], str(image)).exists():
+                time.sleep(0.002)
         if os.environ.get("SCRIPTED_FAIL"):
             raise BackendError("scripted failure")
         return super().encode(pixel_values)

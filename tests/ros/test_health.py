@@ -15,7 +15,7 @@ from getok_drive.geometry.camera import SE3
 from getok_drive.ros.calibration import camera_from_info, load_calibration
 from getok_drive.ros.health import ERROR, OK, WARN, CameraHealth, DegradeControl, Verdict, hottest_c
 from getok_drive.ros.params import NodeParams
-from getok_drive.ros.slot import LatestSlots
+from getok_drive.ros.slot import LatestSlots, Taken
 
 
 def test_slot_hands_out_the_newest_and_takes_turns() -> None:
@@ -23,18 +23,53 @@ def test_slot_hands_out_the_newest_and_takes_turns() -> None:
     assert slots.put(0, 1) is False
     assert slots.put(0, 2) is True  # 1 was superseded
     slots.put(1, 10)
-    assert slots.take(0.0) == (0, 2)
+    assert slots.take(0.0) == Taken(0, 2, sequence=2, newer=0)
     slots.put(0, 3)
-    assert slots.take(0.0) == (1, 10)  # camera 1's turn, although camera 0 has news
-    assert slots.take(0.0) == (0, 3)
+    assert slots.take(0.0) == Taken(1, 10, sequence=1, newer=0)  # camera 1's turn, although camera 0 has news
+    assert slots.take(0.0) == Taken(0, 3, sequence=3, newer=0)
     assert slots.take(0.01) is None
+
+
+def test_slot_would_tell_an_item_that_is_not_the_newest() -> None:
+    """What the node reports as "taken with a newer one there", on a slot that was made to keep the first item."""
+    slots: LatestSlots[int] = LatestSlots(1)
+    slots.put(0, 1)
+    first = slots._items[0]
+    slots.put(0, 2)
+    slots.put(0, 3)
+    slots._items[0] = first
+    assert slots.take(0.0) == Taken(0, 1, sequence=1, newer=2)
+
+
+def test_slot_gives_the_newest_whatever_its_producers_do() -> None:
+    """Two producers as fast as they can: every item taken is the last one put, by the slot's own count and by theirs."""
+    slots: LatestSlots[int] = LatestSlots(2)
+    replaced = [0, 0]
+
+    def produce(index: int) -> None:
+        for number in range(1, 3001):
+            replaced[index] += slots.put(index, number)
+
+    threads = [threading.Thread(target=produce, args=(index,)) for index in (0, 1)]
+    for thread in threads:
+        thread.start()
+    found = []
+    while any(thread.is_alive() for thread in threads):
+        found.append(slots.take(0.001))
+    found += [slots.take(0.0), slots.take(0.0)]
+    taken = [one for one in found if one is not None]
+    assert all(one.newer == 0 and one.item == one.sequence for one in taken)
+    for index in (0, 1):
+        mine = [one.item for one in taken if one.index == index]
+        assert mine == sorted(set(mine)) and mine[-1] == 3000
+        assert len(mine) + replaced[index] == 3000
 
 
 def test_slot_wakes_its_consumer_and_closes() -> None:
     slots: LatestSlots[int] = LatestSlots(1)
     threading.Timer(0.05, slots.put, (0, 7)).start()
     started = time.monotonic()
-    assert slots.take(5.0) == (0, 7)
+    assert slots.take(5.0) == Taken(0, 7, sequence=1, newer=0)
     assert time.monotonic() - started < 2.0
     threading.Timer(0.05, slots.close).start()
     assert slots.take(5.0) is None
@@ -47,7 +82,7 @@ def test_slot_under_a_rate_limit_still_gives_the_newest() -> None:
     free_at_s = time.monotonic() + 0.15
     slots.put(0, 1)
     threading.Timer(0.05, slots.put, (0, 2)).start()
-    assert slots.take(1.0, lambda index: free_at_s - time.monotonic()) == (0, 2)
+    assert slots.take(1.0, lambda index: free_at_s - time.monotonic()) == Taken(0, 2, sequence=2, newer=0)
     assert time.monotonic() >= free_at_s
 
 
