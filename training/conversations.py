@@ -7,7 +7,8 @@ for good; a row's positions are its own, so a token has the same M-RoPE position
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from getok_drive.tokens.positions import Positions
 from getok_drive.tokens.vocab import TOKENS
 from getok_drive.types import FloatArray
 from training.collate import Layout
-from training.model import vision_tokens
+from training.visual import encode_pictures, picture_inputs
 
 _TABLE_SIZE = len(TOKENS)
 
@@ -40,19 +41,19 @@ class Conversations:
     ) -> None:
         self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, layout.first_id
         merge = model.config.vision_config.spatial_merge_size
-        visual = picture_tokens(model, pixel_values, grid_hw)
+        visual = encode_pictures(model, pixel_values, grid_hw)
         prefix, positions, after = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
         count, device = len(pixel_values), pixel_values.device
-        embedded = self._text.embed_tokens(torch.tensor([prefix] * count, device=device))
+        ids = torch.tensor([prefix] * count, device=device)
         start = len(layout.before)
-        embedded = torch.cat((embedded[:, :start], visual.to(embedded.dtype), embedded[:, start + visual.shape[1] :]), dim=1)
+        inputs = picture_inputs(model, ids, visual, slice(start, start + visual.tokens.shape[1]))
         self._cache = DynamicCache(config=model.config.text_config)
         self._seen = torch.zeros(count, 0, dtype=torch.long, device=device)
         self._positions = [after.copy() for _ in range(count)]
         self.waiting: list[list[int]] = [[] for _ in range(count)]
-        self._scores = embedded.new_zeros(count, _TABLE_SIZE)
+        self._scores = inputs["inputs_embeds"].new_zeros(count, _TABLE_SIZE)
         everything = torch.ones(count, len(prefix), dtype=torch.long, device=device)
-        self._pass(embedded, torch.from_numpy(positions)[:, None].expand(3, count, -1).to(device), everything)
+        self._pass(inputs, torch.from_numpy(positions)[:, None].expand(3, count, -1).to(device), everything)
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -87,26 +88,18 @@ class Conversations:
                     tokens.clear()
             device = self._seen.device
             place = torch.from_numpy(positions).to(device)
-            self._pass(self._text.embed_tokens(torch.from_numpy(ids).to(device)), place, torch.from_numpy(mask).to(device))
+            embedded = self._text.embed_tokens(torch.from_numpy(ids).to(device))
+            self._pass({"inputs_embeds": embedded}, place, torch.from_numpy(mask).to(device))
         return self._scores.float().cpu().numpy()
 
-    def _pass(self, embedded: Tensor, positions: Tensor, mask: Tensor) -> None:
+    def _pass(self, inputs: Mapping[str, Any], positions: Tensor, mask: Tensor) -> None:
         self._seen = torch.cat((self._seen, mask), dim=1)
         hidden = self._text(
-            inputs_embeds=embedded, attention_mask=self._seen, position_ids=positions, past_key_values=self._cache, use_cache=True
+            **inputs, attention_mask=self._seen, position_ids=positions, past_key_values=self._cache, use_cache=True
         ).last_hidden_state[:, -1]
         scores = F.linear(hidden, self._head[self._first : self._first + _TABLE_SIZE])
         fed = mask.any(dim=1, keepdim=True)
         self._scores = torch.where(fed, scores, self._scores.to(scores.dtype))
-
-
-def picture_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Visual tokens ``(B, K, hidden)`` of pictures ``(B, patches, patch_dim)`` of one size, windowed towers included."""
-    tower = model.model.visual
-    if len(tower.fullatt_block_indexes) == len(tower.blocks):
-        return vision_tokens(model, pixel_values, grid_hw)
-    grid_thw = torch.tensor([[1, *grid_hw]] * len(pixel_values), device=pixel_values.device)
-    return tower(pixel_values.flatten(0, 1), grid_thw=grid_thw).pooler_output.unflatten(0, (len(pixel_values), -1))
 
 
 def prompt_prefix(layout: Layout, merged_hw: tuple[int, int]) -> tuple[list[int], FloatArray, Positions]:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from training.collate import DENSE_SUBCELLS, IGNORE, Batch, Choices
-from training.model import vision_tokens
 from training.targets import DENSE_CHANNELS
+from training.visual import Visual, encode_pictures, picture_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,21 @@ class TrainedModel(nn.Module):
                 one accumulated batch share theirs, so that cutting a batch changes nothing but memory.
             vision_gradient: scale of the language loss's gradient into the vision tower.
         """
-        visual = vision_tokens(self.model, batch.pixel_values, grid_hw)
-        dense = dense_loss(self.dense_head(visual), batch.dense, dense_positive_weight)
+        visual = encode_pictures(self.model, batch.pixel_values, grid_hw)
+        scores = self.dense_head(visual.tokens.to(self.dense_head.weight.dtype))
+        dense = dense_loss(scores, batch.dense, dense_positive_weight)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * dense, zero, dense.detach(), zero)
         if vision_gradient != 1.0:
-            visual = torch.lerp(visual.detach(), visual, vision_gradient)
+            visual = visual.map(lambda part: torch.lerp(part.detach(), part, vision_gradient))
         language, correct = self._language(batch, visual, token_weight)
         return Losses(language + dense_weight * dense, language.detach(), dense.detach(), correct)
 
-    def _language(self, batch: Batch, visual: Tensor, token_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _language(self, batch: Batch, visual: Visual, token_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        inputs = picture_inputs(self.model, batch.ids, visual, batch.visual)
         text = self.model.model.language_model
-        embedded = text.embed_tokens(batch.ids)
-        span = batch.visual
-        embedded = torch.cat((embedded[:, : span.start], visual.to(embedded.dtype), embedded[:, span.stop :]), dim=1)
-        hidden = text(inputs_embeds=embedded, position_ids=batch.positions, use_cache=False).last_hidden_state
+        hidden = text(**inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
         taught = batch.labels[:, 1:] != IGNORE
         logits = F.linear(hidden[:, :-1][taught], self.model.lm_head.weight).float()
         labels, weights = batch.labels[:, 1:][taught], batch.weights[:, 1:][taught]

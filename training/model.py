@@ -15,7 +15,17 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PretrainedConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens import prompts
@@ -23,6 +33,8 @@ from getok_drive.tokens.vocab import TOKENS
 from training.vocabulary import first_token_id as first_token_id  # also for importers of this module
 from training.vocabulary import initialise_rows
 
+ARCHITECTURES = ("qwen2_5_vl", "qwen3_vl")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
@@ -43,7 +55,7 @@ class ModelSize:
     text_intermediate: int = 512
     patch_size_px: int = 14
     merge_size: int = 2
-    rope_theta: float = 20.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
+    rope_theta: float = 10.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
 
 
 def position_rule(config: PretrainedConfig) -> str:
@@ -126,18 +138,46 @@ def build_model(
     return model
 
 
-def load_checkpoint(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Model and tokenizer of a checkpoint folder (ordinary transformers files).
+def load_model(name: str, dtype: str = "float32", extended: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a checkpoint folder or hub name as they are; every weight must be there.
+
+    Args:
+        name: folder or hub name.
+        dtype: of the weights, a key of `DTYPES`.
+        extended: whether the token table has to be in the vocabulary.
+
+    Raises:
+        ConfigError: it cannot be had, is of another architecture, or lacks weights or the table.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type not in ARCHITECTURES:
+            raise ConfigError(f"{name}: is a {config.model_type} model; expected one of {', '.join(ARCHITECTURES)}")
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if extended:
+            first_token_id(tokenizer)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            name, attn_implementation="sdpa", dtype=DTYPES[dtype], output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: cannot be loaded as a checkpoint folder or a hub name: {error}") from error
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise ConfigError(f"{name}: {len(absent)} weights are missing or of another shape, the first is {absent[0]}")
+    return model, tokenizer
+
+
+def load_checkpoint(folder: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a checkpoint folder (ordinary transformers files) that has the token table.
 
     Raises:
         ConfigError: the folder is no checkpoint, or its vocabulary lacks the token table.
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: no config.json; expected a checkpoint folder written by training.sft")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    first_token_id(tokenizer)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32)
-    return model, tokenizer
+    return load_model(str(folder), dtype, extended=True)
 
 
 def parameter_count(model: nn.Module) -> int:

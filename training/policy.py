@@ -35,8 +35,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.tokens.vocab import TOKENS
 from training.collate import Layout
-from training.conversations import picture_tokens, prompt_prefix
+from training.conversations import prompt_prefix
 from training.rollout import Rollout
+from training.visual import encode_pictures, picture_inputs
 
 _TABLE_SIZE = len(TOKENS)
 _PROMPT, _PADDING = -1, -2
@@ -155,13 +156,9 @@ class Policy(nn.Module):
         """
         text = self.model.model.language_model
         with torch.set_grad_enabled(self.train_vision and torch.is_grad_enabled()):
-            visual = picture_tokens(self.model, answers.pixel_values, grid_hw)[answers.picture]
-        embedded = text.embed_tokens(answers.ids)
-        span = answers.visual
-        embedded = torch.cat((embedded[:, : span.start], visual.to(embedded.dtype), embedded[:, span.stop :]), dim=1)
-        hidden = text(
-            inputs_embeds=embedded, attention_mask=answers.mask(), position_ids=answers.positions, use_cache=False
-        ).last_hidden_state
+            visual = encode_pictures(self.model, answers.pixel_values, grid_hw).map(lambda part: part[answers.picture])
+        inputs = picture_inputs(self.model, answers.ids, visual, answers.visual)
+        hidden = text(**inputs, attention_mask=answers.mask(), position_ids=answers.positions, use_cache=False).last_hidden_state
         head = self.model.lm_head.weight[answers.first_id : answers.first_id + _TABLE_SIZE]
         logits = F.linear(hidden[answers.row, answers.column], head).float() / (temperature or 1.0)
         log_all = F.log_softmax(logits.masked_fill(~answers.legal, -torch.inf), dim=-1)

@@ -18,14 +18,18 @@ made up for by a random vector, so that narrow models keep the fine scale too. `
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import AddedToken
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens.vocab import GRID_SIZE, TABLE, TOKENS
@@ -52,6 +56,93 @@ def first_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
                 "vocabulary than this project's token table (getok_drive/tokens/vocab.py): train from its base model anew"
             )
     return int(first)
+
+
+def add_table(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer with the table behind its own tokens, as one contiguous block of ordinary (not special) tokens.
+
+    Qwen3's vocabulary has ``<think>`` and ``</think>`` already. Such a token keeps its id and gets another text
+    (``<|base:think|>``), so that the table stays whole; the table's own starts from its row.
+
+    Returns:
+        The tokenizer, changed in place unless texts had to be freed.
+
+    Raises:
+        ConfigError: the vocabulary holds another table of spatial tokens.
+    """
+    known = tokenizer.get_vocab()
+    taken = [text for text in TOKENS if text in known]
+    if len(taken) == len(TOKENS):
+        first_token_id(tokenizer)
+        return tokenizer
+    spatial = [text for text in TOKENS[: TABLE.spatial_count] if text in known]
+    if spatial:
+        missing = next(text for text in TOKENS if text not in known)
+        raise ConfigError(
+            f"tokenizer of {tokenizer.name_or_path}: it has {spatial[0]} but not {missing}: another table of spatial tokens than "
+            "this project's (getok_drive/tokens/vocab.py); start from the original base model"
+        )
+    if taken:
+        tokenizer = _renamed(tokenizer, {text: _former(text) for text in taken})
+    # not special: decoders that skip special tokens would hide the whole answer
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in TOKENS])
+    first_token_id(tokenizer)
+    return tokenizer
+
+
+def _former(text: str) -> str:
+    return f"<|base:{text.strip('<>')}|>"
+
+
+def _renamed(tokenizer: PreTrainedTokenizerBase, names: dict[str, str]) -> PreTrainedTokenizerBase:
+    """The tokenizer with some added tokens' texts changed; ids stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            path = Path(folder) / name
+            content = json.loads(path.read_text(encoding="utf-8"))
+            entries = content.get("added_tokens", []) + list(content.get("added_tokens_decoder", {}).values())
+            for entry in entries:
+                entry["content"] = names.get(entry["content"], entry["content"])
+            path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        again = AutoTokenizer.from_pretrained(folder)
+        again.name_or_path = tokenizer.name_or_path
+    still = [text for text in names if text in again.get_vocab()]
+    if still:
+        raise ConfigError(
+            f"tokenizer of {tokenizer.name_or_path}: {still[0]} is part of its vocabulary proper and cannot be renamed"
+        )
+    return again
+
+
+def extend(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, method: str = "spatial", seed: int = 0, multiple: int = 128
+) -> PreTrainedTokenizerBase:
+    """Adds the table to a released model: tokenizer, embedding, and head (tied or not); existing rows stay as they are.
+
+    Args:
+        model: changed in place.
+        tokenizer: the model's; may be changed in place.
+        method: what the new rows start from, see `initialise_rows`.
+        seed: of the new rows.
+        multiple: the matrices' rows are padded to a multiple of this, for kernels and for splitting over GPUs.
+
+    Returns:
+        The extended tokenizer; the given one where the table is there already, with nothing changed.
+    """
+    if all(text in tokenizer.get_vocab() for text in TOKENS):
+        first_token_id(tokenizer)
+        return tokenizer
+    tokenizer = add_table(tokenizer)
+    embedding = model.get_input_embeddings()
+    rows = max(embedding.weight.shape[0], -(-len(tokenizer) // multiple) * multiple)
+    if rows != embedding.weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    initialise_rows(embedding.weight, tokenizer, method, seed)
+    if head.weight is not embedding.weight:
+        initialise_rows(head.weight, tokenizer, method, seed)
+    return tokenizer
 
 
 @torch.no_grad()
@@ -89,7 +180,13 @@ def initialise_rows(weight: Tensor, tokenizer: PreTrainedTokenizerBase, method: 
 
 
 def name_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of the ordinary tokens that spell a table token's name: ``<fallen_tree>`` is "fallen tree", ``</seg>`` "end seg"."""
+    """Ids of the ordinary tokens that spell a table token's name: ``<fallen_tree>`` is "fallen tree", ``</seg>`` "end seg".
+
+    A name that the base model had a token for (see `add_table`) is that token.
+    """
+    former = tokenizer.get_vocab().get(_former(text))
+    if former is not None:
+        return [former]
     name = text.strip("<>").replace("/", "end ").replace("_", " ")
     return [int(i) for i in tokenizer.encode(name, add_special_tokens=False)]
 

@@ -19,11 +19,11 @@ from getok_drive.tokens.limits import Limits  # noqa: E402
 from getok_drive.tokens.positions import PositionSpec  # noqa: E402
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS  # noqa: E402
 from training.collate import Layout  # noqa: E402
-from training.conversations import picture_tokens  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint, position_rule  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
 from training.rollout import Sampler, Sampling, log_prob_of, pick  # noqa: E402
+from training.visual import encode_pictures  # noqa: E402
 
 LIMITS = Limits(lanes=2, lane_points=4, polygons=1, polygon_vertices=5, boxes=3, signs=2)
 PRE = Preprocessor((112, 56))
@@ -188,9 +188,9 @@ def test_picking_follows_the_softmax():
 def test_towers_with_windows_are_encoded_by_transformers(tiny_checkpoint, pixels):
     model, _ = load_checkpoint(tiny_checkpoint)
     with torch.no_grad():
-        full = picture_tokens(model, pixels, PRE.grid_hw)
+        full = encode_pictures(model, pixels, PRE.grid_hw).tokens
         model.model.visual.fullatt_block_indexes, model.model.visual.window_size = [], 10_000  # one window: the whole picture
-        np.testing.assert_allclose(picture_tokens(model, pixels, PRE.grid_hw), full, atol=1e-4)
+        np.testing.assert_allclose(encode_pictures(model, pixels, PRE.grid_hw).tokens, full, atol=1e-4)
 
 
 def test_senseless_sampling_is_refused():

@@ -1,0 +1,90 @@
+"""Pictures as the decoder sees them, for every architecture: from scratch, released Qwen2.5-VL, and Qwen3-VL with its deepstack.
+
+Towers that attend to the whole image in every block take the batched forward of `training.model.vision_tokens`; all others
+(windowed blocks, learned position grids, deepstack) take transformers' own, which is exact and slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from getok_drive.preprocess import CLIP_MEAN_RGB, CLIP_STD_RGB, Preprocessor
+from training.model import vision_tokens
+
+_HALF = (0.5, 0.5, 0.5)
+STATISTICS_RGB = {"qwen2_5_vl": (CLIP_MEAN_RGB, CLIP_STD_RGB), "qwen3_vl": (_HALF, _HALF)}  # mean, deviation, by model type
+
+
+@dataclass(frozen=True, slots=True)
+class Visual:
+    """Pictures of one size, encoded.
+
+    Attributes:
+        tokens: ``(B, K, text_hidden)``, what stands at the image's places.
+        deepstack: each ``(B, K, text_hidden)``, added at the image's places after the decoder's first, second, ... layer
+            (Qwen3-VL; empty in other architectures).
+    """
+
+    tokens: Tensor
+    deepstack: tuple[Tensor, ...] = ()
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Visual:
+        """The same with every tensor changed, such as rows chosen or a gradient cut."""
+        return Visual(change(self.tokens), tuple(change(part) for part in self.deepstack))
+
+
+def preprocessor_of(config: PretrainedConfig, image_size_wh: tuple[int, int]) -> Preprocessor:
+    """The resize-and-normalise that a model expects: its patch geometry, and its architecture's pixel statistics.
+
+    Raises:
+        ConfigError: the size is no multiple of the model's visual tokens.
+    """
+    vision = config.vision_config
+    mean, deviation = STATISTICS_RGB[config.model_type]
+    sizes = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    return Preprocessor(image_size_wh, *sizes, mean, deviation)
+
+
+def encode_pictures(model: PreTrainedModel, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Visual:
+    """Encode pictures of one size.
+
+    Args:
+        model: Qwen2.5-VL or Qwen3-VL.
+        pixel_values: ``(B, patches, patch_dim)``.
+        grid_hw: patches along the height and the width.
+    """
+    tower = model.model.visual
+    pixel_values = pixel_values.to(tower.patch_embed.proj.weight.dtype)
+    if len(getattr(tower, "fullatt_block_indexes", ())) == len(tower.blocks):
+        return Visual(vision_tokens(model, pixel_values, grid_hw))
+    count = len(pixel_values)
+    grid_thw = torch.tensor([[1, *grid_hw]] * count, device=pixel_values.device)
+    out = tower(pixel_values.flatten(0, 1), grid_thw=grid_thw)
+    deepstack = getattr(out, "deepstack_features", None) or ()
+    return Visual(out.pooler_output.unflatten(0, (count, -1)), tuple(part.unflatten(0, (count, -1)) for part in deepstack))
+
+
+def picture_inputs(model: PreTrainedModel, ids: Tensor, visual: Visual, span: slice) -> dict[str, Any]:
+    """What the language model is called with, so that it reads ``ids`` with the pictures at the places ``span``.
+
+    Args:
+        model: Qwen2.5-VL or Qwen3-VL.
+        ids: ``(B, T)``.
+        visual: of the same B pictures.
+        span: the image's places, common to all rows.
+    """
+    embedded = model.get_input_embeddings()(ids)
+    tokens = visual.tokens.to(embedded.dtype)
+    inputs: dict[str, Any] = {"inputs_embeds": torch.cat((embedded[:, : span.start], tokens, embedded[:, span.stop :]), dim=1)}
+    if visual.deepstack:
+        places = torch.zeros_like(ids, dtype=torch.bool)
+        places[:, span] = True
+        inputs["visual_pos_masks"] = places
+        inputs["deepstack_visual_embeds"] = [part.flatten(0, 1) for part in visual.deepstack]
+    return inputs
