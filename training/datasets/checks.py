@@ -57,8 +57,8 @@ def check_sample(sample: Sample) -> list[tuple[str, str]]:
     """Problems of one sample as ``(error | warning, text)``.
 
     Errors: elements of unlabelled kinds, words outside the token table, geometry far outside the picture, lanes that do not run
-    bottom to top, areas that cross themselves, masks of another size, phrases about places outside the picture. Warnings: areas that overlap, boxes given twice, elements
-    that do not fit into one scene's text, no sequence, no terms.
+    bottom to top, areas that cross themselves, masks of another size, phrases about places outside the picture. Warnings: areas
+    that overlap, boxes given twice, elements that do not fit into one scene's text, no sequence, no terms.
     """
     found: list[tuple[str, str]] = []
     width, height = sample.size_wh

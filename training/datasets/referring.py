@@ -1,8 +1,8 @@
 """Data sets of phrases and what they mean: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO and ReasonSeg.
 
-They label no driving elements: ``known`` is empty. Every expression is a phrase to ``refer`` with a region, box and mask, for each
-target; none for an expression without a target (gRefCOCO). ReasonSeg's one region is the whole mask, and its phrases say where
-nothing is right or wrong.
+They label no driving elements: ``known`` is empty. Every expression is a phrase to ``refer`` with a region, box and mask, for
+each target; none for an expression without a target (gRefCOCO). ReasonSeg's one region is the whole mask, and its phrases say
+where nothing is right or wrong.
 
 - **RefCOCO family**: a folder with ``instances.json`` and ``refs(unc).p`` (or another ``refs(*).p``; gRefCOCO:
   ``grefs(unc).json``); COCO's train2014 pictures in ``train2014/``, ``images/`` or ``../images/mscoco/images/train2014/``. The
@@ -48,21 +48,22 @@ def open_samples(path: Path, split: str = "all") -> SampleList:
     """
     if split not in SPLITS:
         raise ConfigError(f"referring: unknown split {split!r}; use one of {', '.join(SPLITS)}")
-    refs = sorted([*path.glob("refs(*).p"), *path.glob("grefs(*).json")])
-    if refs:
-        return SampleList("referring", TERMS, *_family(path, refs[-1], split))
+    if any([*path.glob("refs(*).p"), *path.glob("grefs(*).json")]):
+        found, skipped = found_references(path, split)
+        return SampleList("referring", TERMS, found, _phrases, skipped)
     folders = [path / part for part in ("train", "val", "test") if (path / part).is_dir() and split in ("all", part)]
     if not folders:
         raise ConfigError(f"referring: {path} has neither refs(*).p or grefs(*).json nor the folder {split}")
-    found, skipped = [], []
+    reasons: list[Found] = []
+    missing: list[tuple[str, str]] = []
     for folder in folders:
         for label in sorted(folder.glob("*.json")):
             image = label.with_suffix(".jpg")
             if image.exists():
-                found.append(Found(str(image.relative_to(path)), label.stem, image, label))
+                reasons.append(Found(str(image.relative_to(path)), label.stem, image, label))
             else:
-                skipped.append((str(label.relative_to(path)), "no .jpg beside it"))
-    return SampleList("referring", TERMS, found, _reason, skipped)
+                missing.append((str(label.relative_to(path)), "no .jpg beside it"))
+    return SampleList("referring", TERMS, reasons, _reason, missing)
 
 
 # --- RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO ---------------------------------------------------------------------------
@@ -90,7 +91,11 @@ def _references(path: Path) -> list[dict[str, Any]]:
     return references
 
 
-def _family(root: Path, refs: Path, split: str) -> tuple[list[Found], Any, list[tuple[str, str]]]:
+def found_references(root: Path, split: str) -> tuple[list[Found], list[tuple[str, str]]]:
+    """The pictures of a folder of the RefCOCO family, each labelled ``(file, its references, number -> annotation)``, and
+    ``(name, reason)`` of those left out. Of several reference files the last by name is read: ``umd`` rather than ``google``.
+    """
+    refs = sorted([*root.glob("refs(*).p"), *root.glob("grefs(*).json")])[-1]
     record = read_json(root / "instances.json")
     images = {image["id"]: image for image in record["images"]}
     annotations = {annotation["id"]: annotation for annotation in record["annotations"]}
@@ -109,7 +114,7 @@ def _family(root: Path, refs: Path, split: str) -> tuple[list[Found], Any, list[
             skipped.append((name, f"no such picture in {', '.join(str(place) for place in places[:3])}"))
         else:
             found.append(Found(name, name, image, (refs, references, annotations)))
-    return found, _phrases, skipped
+    return found, skipped
 
 
 def _phrases(item: Found, image: ImageBgr) -> Labels:
@@ -144,7 +149,7 @@ def target_regions(
     for target in (annotations[number] for number in numbers):
         x, y, w, h = target["bbox"]
         mask = coco_mask(target["segmentation"], size_wh)
-        box = np.array([x, y, x + w, y + h]) - 0.5  # COCO counts from the picture's corner
+        box = np.array([x, y, x + w, y + h], np.float32) - np.float32(0.5)  # COCO counts from the picture's corner
         regions.append(region_of_mask(mask, xyxy_px=box) or Region(box))
     return tuple(regions)
 
