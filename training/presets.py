@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from getok_drive.errors import ConfigError
+from training.lora import Tuning
 from training.recipes.conversation import LossWeights
+from training.recipes.settings import RecipeConfig
 from training.targets import Noise
 from training.vocabulary import TOKEN_INITS
 
@@ -21,7 +23,7 @@ class Stage:
 
     Attributes:
         steps: optimiser steps.
-        image_size_wh: the model's input, pixels (multiples of 28).
+        image_size_wh: the model's input, pixels (multiples of a visual token: 28, or 32 for Qwen3-VL).
         dense_only: train the vision tower on the dense labels alone; several times cheaper than with the decoder.
         vision_gradient: scale of the language loss's gradient where it enters the vision tower; a short stage at 0 lets a fresh
             decoder catch up with a tower that is trained already.
@@ -38,7 +40,9 @@ class SftConfig:
     """Settings of ``python -m training.sft``.
 
     Attributes:
-        size: shape of the model, a key of ``training.model.SIZES``.
+        size: shape of the model, a key of ``training.model.SIZES``; without meaning where ``base`` is given.
+        base: released model to begin with, a local folder or a hub name (docs/base_models.md).
+        tuning: which weights learn and how, see `training.lora.Tuning` (``tuning.NAME=value``).
         token_init: what the rows of the token table start from: ``spatial`` (neighbouring grid tokens alike) or ``random``.
         stages: run one after the other under one course of the learning rate.
         batch_size: images per process and optimiser step.
@@ -49,6 +53,7 @@ class SftConfig:
         muon_learning_rate: peak for Muon's part.
         dense_weight: weight of the auxiliary loss on the visual tokens.
         dense_positive_weight: weight of occupied subcells in that loss.
+        recipe: the data, see `training.recipes.settings.RecipeConfig` (``recipe.NAME=value``).
         ema_decay: of the averaged weights that are evaluated and shipped; 0 switches averaging off.
         render_size_wh: size at which the world renders training pictures; ``None``: the stage's image size.
         workers: processes that render and collate.
@@ -57,6 +62,8 @@ class SftConfig:
     """
 
     size: str = "nano"
+    base: str = ""
+    tuning: Tuning = field(default_factory=Tuning)
     token_init: str = "spatial"
     stages: tuple[Stage, ...] = (Stage(1000, (224, 112)),)
     batch_size: int = 16
@@ -74,6 +81,7 @@ class SftConfig:
     ema_decay: float = 0.999
     noise: Noise = field(default_factory=Noise)
     loss_weights: LossWeights = field(default_factory=LossWeights)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
     refine_points: int = 24
     render_size_wh: tuple[int, int] | None = None
     seed: int = 0
@@ -121,6 +129,20 @@ PRESETS: dict[str, SftConfig] = {
             Stage(3000, (224, 112), True), Stage(200, (336, 196), False, 0.0), Stage(7000, (336, 196)),
         ), batch_size=128, render_size_wh=(448, 252),
         workers=14, compile=True, save_every=1000, eval_every=2000,
+    ),
+    # The paper's settings; where it is silent, those of ms-swift, which it used: alpha, weight decay, warm-up, a frozen tower.
+    "qwen2.5-vl-7b": SftConfig(
+        base="Qwen/Qwen2.5-VL-7B-Instruct",
+        tuning=Tuning(64, train_vision=False, train_merger=False, dtype="bfloat16", gradient_checkpointing=True),
+        stages=(Stage(10_000, (840, 840)),), batch_size=16, accumulate=8, learning_rate=1e-6, final_lr_ratio=0.0,
+        warmup_steps=500, weight_decay=0.1, dense_weight=0.0, ema_decay=0.0, workers=8,
+    ),
+    # For embedded use: a small input, and the tower adapted to it; its rates are this project's choice.
+    "qwen3-vl-2b": SftConfig(
+        base="Qwen/Qwen3-VL-2B-Instruct",
+        tuning=Tuning(64, lora_alpha=64, dtype="bfloat16", gradient_checkpointing=True, rows_lr_ratio=5.0),
+        stages=(Stage(10_000, (640, 384)),), batch_size=32, accumulate=4, learning_rate=1e-4,
+        warmup_steps=300, weight_decay=0.01, dense_weight=0.0, ema_decay=0.0, workers=8,
     ),
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ def test_accumulation_changes_nothing_but_memory(tmp_path):
     for accumulate in (1, 2):
         config = override(PRESETS["tiny"], ["stages=((1, (112, 56)),)", f"accumulate={accumulate}", "noise.phantoms=1"])
         trainer = sft.Trainer(config, tmp_path, None)
-        _, stage, batch = next(sft.batches(config, trainer.layout, 0, trainer.accelerator))
+        _, stage, batch = next(sft.batches(config, trainer.encoder, 0, trainer.accelerator))
         results.append(trainer.train_step(batch, stage))
     for name in ("language", "dense", "grad_norm"):
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-5), name

@@ -1,0 +1,58 @@
+"""Settings of the data recipes: a part of `training.presets.SftConfig`, set with ``recipe.NAME=value``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from getok_drive.errors import ConfigError
+
+REGION_FORMS = ("grid", "text", "drawn")
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeConfig:
+    """What is trained on, and how answers are written.
+
+    Attributes:
+        domain: one of `training.recipes.domains.DOMAINS`, or ``mix``.
+        data: ``[DOMAIN=][WEIGHT*]KIND:PATH[#SPLIT]`` each, see `training.recipes.pools`; empty: the driving world.
+        allow_absent: train a ``mix`` without the rows of table 12 that no data set was given for.
+        length_group: so many consecutive batches share their rows out by length, which saves padding; 1: each batch as drawn.
+        refine: share of grounding answers that are followed by the refinement turn.
+        jitter: share of grid tokens that are moved in the context of that turn, so that there is something to mend.
+        region: how a classification's region is given: ``grid`` tokens, ``text`` coordinates, ``drawn`` into the picture.
+        attributes: of `getok_drive.tokens.prompts.CLASSIFY_PROMPTS` that are asked for; empty: all.
+        mask_tokens: ``tokens.jsonl`` files of `training.mask_tokens` runs over the same data, for masks of whole data sets.
+        segmenter: proposes masks that are in none of those, see `training.segmenters`.
+        tau: IoU at which the greedy rule stops.
+        most_tokens: of one mask.
+        cache: folder for the segmenter's proposals; empty: none are kept (each picture then costs seconds each time).
+        assume_complete: kinds (``boxes``, ``signs``) whose labelled classes are taken for all there are, see `partial`.
+    """
+
+    domain: str = "driving"
+    data: tuple[str, ...] = ()
+    allow_absent: bool = False
+    length_group: int = 1
+    refine: float = 0.5
+    jitter: float = 0.3
+    region: str = "grid"
+    attributes: tuple[str, ...] = ()
+    mask_tokens: tuple[str, ...] = ()
+    segmenter: str = "opencv"
+    tau: float = 0.8
+    most_tokens: int = 32
+    cache: str = ""
+    assume_complete: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.length_group < 1:
+            raise ConfigError(f"recipe.length_group={self.length_group}: expected 1 or more batches")
+        if not (0 <= self.refine <= 1 and 0 <= self.jitter <= 1):
+            raise ConfigError("recipe.refine and recipe.jitter: expected shares in 0..1")
+        if self.region not in REGION_FORMS:
+            raise ConfigError(f"recipe.region={self.region!r}: expected one of {', '.join(REGION_FORMS)}")
+        if not 0 < self.tau <= 1 or self.most_tokens < 1:
+            raise ConfigError("recipe: expected 0 < tau <= 1 and most_tokens of 1 or more")
+        if unknown := set(self.assume_complete) - {"boxes", "signs"}:
+            raise ConfigError(f"recipe.assume_complete: {', '.join(sorted(unknown))} is neither boxes nor signs")
