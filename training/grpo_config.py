@@ -34,7 +34,9 @@ class GrpoConfig:
         train_vision: whether the vision tower learns too.
         cell_labels: judge proposals against labels at their cells' centres, the best that cells can say.
         sampling: temperatures, budgets, limits.
-        rewards: constants and weights.
+        rewards: constants and weights; on the command line ``rewards.NAME=0`` switches a reward off in every stage that has it.
+        engine: who draws the answers: ``own``, ``vllm``, or ``auto`` (vLLM where it is installed and knows the model).
+        pictures_every: steps between pictures of the answers (``samples/``, TensorBoard); 0: never.
         eval_every: steps between greedy evaluations on ``eval_images`` validation frames; 0: never.
     """
 
@@ -60,11 +62,13 @@ class GrpoConfig:
     cell_labels: bool = True
     sampling: Sampling = field(default_factory=Sampling)
     rewards: RewardSettings = field(default_factory=RewardSettings)
+    engine: str = "auto"
     seed: int = 0
     threads: int = 0
     log_every: int = 1
     eval_every: int = 50
     eval_images: int = 32
+    pictures_every: int = 50
     save_every: int = 50
 
     def __post_init__(self) -> None:

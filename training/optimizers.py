@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -22,17 +23,21 @@ def learning_rate_factor(step: int, config: SftConfig) -> float:
 
 
 def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim.Optimizer]:
-    """AdamW (no decay on vectors), with Muon for the blocks' matrices when asked for."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    """AdamW (no decay on vectors and the table's rows), with Muon for the blocks' matrices when asked for."""
+    named = list(_learning(model))
     muon = [p for name, p in named if (p.ndim == 2 and ".blocks." in name) or (".layers." in name and p.ndim == 2)]
     if config.optimizer != "muon":
         muon = []
     taken = {id(p) for p in muon}
     rest = [(name, p) for name, p in named if id(p) not in taken]
+    rows = [p for name, p in rest if "trainable_tokens_delta" in name]  # the token table's, under LoRA
+    rest = [(name, p) for name, p in rest if "trainable_tokens_delta" not in name]
     groups = [
         {"params": [p for _, p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for _, p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if rows:
+        groups.append({"params": rows, "weight_decay": 0.0, "lr": config.learning_rate * config.tuning.rows_lr_ratio})
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)]
     if muon:
         optimizers.append(
@@ -41,19 +46,23 @@ def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim
     return optimizers
 
 
+def _learning(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+
+
 class Averaged:
     """Exponential moving average of the weights, with a warm-up so that early weights fade."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.values = {name: p.detach().clone() for name, p in _learning(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Moves the average towards the model's weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own, new = zip(*((self.values[name], p.detach()) for name, p in model.named_parameters()), strict=True)
+        own, new = zip(*((self.values[name], p.detach()) for name, p in _learning(model)), strict=True)
         torch._foreach_lerp_(list(own), list(new), 1 - decay)
 
     def state(self) -> tuple[int, dict[str, torch.Tensor]]:
@@ -70,7 +79,7 @@ class Averaged:
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
         """Exchanges the average with the model's weights; a second call undoes the first."""
-        for name, p in model.named_parameters():
+        for name, p in _learning(model):
             kept = p.detach().clone()
             p.copy_(self.values[name])
             self.values[name] = kept

@@ -27,7 +27,7 @@ from training.collate import Layout
 from training.conversations import Conversations
 
 _TABLE_SIZE = len(TOKENS)
-_NOTHING = (TOKEN_ID["</scene>"],)
+NOTHING = (TOKEN_ID["</scene>"],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,35 @@ class Rollout:
     places: list[int]
     log_probs: npt.NDArray[np.float32]
     legal: npt.NDArray[np.uint8]
+
+
+def rollout_of(
+    picture: int,
+    propose_ids: list[int],
+    refine_ids: list[int] | None,
+    truncated: bool,
+    context: Sequence[int],
+    turn: Turn,
+    first_id: int,
+) -> Rollout:
+    """A `Rollout` of what was written.
+
+    Args:
+        picture: see `Rollout`, as the next three.
+        propose_ids: likewise.
+        refine_ids: likewise.
+        truncated: likewise.
+        context: model ids between the prompt and the turn.
+        turn: the turn with the decisions.
+        first_id: model id of the table's first token.
+    """
+    written = turn.ids[: turn.places[-1] + 1] if turn.places else []
+    ids = [*context, *(first_id + token for token in written)] if written else []
+    legal = np.array(turn.legal, dtype=np.uint8).reshape(len(turn.places), -(-_TABLE_SIZE // 8))
+    return Rollout(
+        picture, propose_ids, refine_ids, truncated, ids, [len(context) + place for place in turn.places],
+        np.array(turn.log_probs, dtype=np.float32), legal,
+    )  # fmt: skip
 
 
 def pick(
@@ -207,7 +236,7 @@ class Sampler:
         grammars = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
         turns = self._write(rows, grammars, sampling.propose_tokens, sampling.temperature, (seed, 1), first, group)
         return [
-            self._rollout(index // group, grammar.finished_ids(), None, not grammar.done, [], turn)
+            rollout_of(index // group, grammar.finished_ids(), None, not grammar.done, [], turn, self._layout.first_id)
             for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True))
         ]
 
@@ -225,7 +254,7 @@ class Sampler:
             waiting += layout.refine_turn
         rows.fork(group)
         grammars = [
-            RefineGrammar(own.ids if own.done else _NOTHING, sampling.rounds, sampling.limits)
+            RefineGrammar(own.ids if own.done else NOTHING, sampling.rounds, sampling.limits)
             for own in proposals
             for _ in range(group)
         ]
@@ -235,7 +264,8 @@ class Sampler:
             before, own = written[index // group], proposals[index // group]
             context = [*(layout.first_id + token for token in before.ids), *layout.refine_turn]
             truncated = not (own.done and grammar.done)
-            rollouts.append(self._rollout(index // group, own.finished_ids(), grammar.finished_ids(), truncated, context, turn))
+            ids = own.finished_ids(), grammar.finished_ids()
+            rollouts.append(rollout_of(index // group, *ids, truncated, context, turn, layout.first_id))
         return rollouts
 
     def _write(
@@ -246,15 +276,3 @@ class Sampler:
         size = group or 1
         rngs = [np.random.default_rng((*seed, first + index // size, index % size)) for index in range(len(rows))]
         return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, bool(group))
-
-    def _rollout(
-        self, picture: int, propose_ids: list[int], refine_ids: list[int] | None, truncated: bool,
-        context: list[int], turn: Turn,
-    ) -> Rollout:  # fmt: skip
-        written = turn.ids[: turn.places[-1] + 1] if turn.places else []
-        ids = [*context, *(self._layout.first_id + token for token in written)] if written else []
-        legal = np.array(turn.legal, dtype=np.uint8).reshape(len(turn.places), -(-_TABLE_SIZE // 8))
-        return Rollout(
-            picture, propose_ids, refine_ids, truncated, ids, [len(context) + place for place in turn.places],
-            np.array(turn.log_probs, dtype=np.float32), legal,
-        )  # fmt: skip

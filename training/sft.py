@@ -13,24 +13,36 @@ import json
 import signal
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError
-from training.batches import batches, validation_batches
+from training.base_model import load_base
+from training.batches import batches, validation_batches, with_data
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
-from training.collate import Batch, Layout
+from training.collate import IGNORE, Batch, Layout
+from training.distributed import (
+    any_process,
+    clip_gradients,
+    mean_over_processes,
+    mean_records,
+    one_backward,
+    open_accelerator,
+)
+from training.lora import prepare
 from training.losses import Losses, TrainedModel
 from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
 from training.optimizers import Averaged, build_optimizers, learning_rate_factor
 from training.presets import PRESETS, SftConfig, Stage, override
+from training.recipes.domains import DOMAINS
+from training.recipes.encoder import Encoder
+from training.recipes.pools import pools_of
+from training.sharding import is_sharded, save_whole
 
 
 class Trainer:
@@ -38,27 +50,34 @@ class Trainer:
 
     def __init__(self, config: SftConfig, out: Path, start_from: Path | None) -> None:
         self.config, self.out = config, out
-        gpu = torch.cuda.is_available()
-        self.accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
-        if config.threads and self.accelerator.device.type == "cpu":
-            torch.set_num_threads(config.threads)
+        partial = any(stage.dense_only for stage in config.stages)
+        self.accelerator = open_accelerator(config.batch_size, config.clip_norm, config.threads, partial)
         set_seed(config.seed)
         if start_from is not None:
-            model, self.tokenizer = load_checkpoint(start_from)
+            model, self.tokenizer = load_checkpoint(start_from, config.tuning.dtype)
+        elif config.base:
+            model, self.tokenizer = load_base(config.base, config.token_init, config.seed, config.tuning.dtype)
         else:
             self.tokenizer = build_tokenizer()
             model = build_model(SIZES[config.size], self.tokenizer, config.seed, config.token_init)
-        self.layout = Layout.of(self.tokenizer)
+        self.encoder = Encoder(self.tokenizer, Layout.of(self.tokenizer, model.config))
+        self.tuned = prepare(model, self.tokenizer, config.tuning)
+        self.source = str(start_from or config.base) or None
         trained = TrainedModel(model)
         if config.compile:
             for block in (*model.model.visual.blocks, *model.model.language_model.layers):
                 block.compile()
         optimizers = build_optimizers(trained, config)
+        if len(optimizers) > 1 and self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise ConfigError("optimizer=muon works on whole matrices, and FSDP2 and DeepSpeed cut them up; set optimizer=adamw")
         self.model, *self.optimizers = self.accelerator.prepare(trained, *optimizers)
         self.schedulers = [
             torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate_factor(step, config)) for o in self.optimizers
         ]
         self.accelerator.register_for_checkpointing(*self.schedulers)
+        self.sharded = is_sharded(self.plain)
+        if config.ema_decay and self.sharded and self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise ConfigError("averaged weights are not supported under ZeRO-3; set ema_decay=0, or use ZeRO-2 or FSDP2")
         self.average = Averaged(self.plain, config.ema_decay) if config.ema_decay else None
         self.step = 0
         self.stop_asked = False
@@ -70,37 +89,51 @@ class Trainer:
 
     # ---- one step -------------------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, stage: Stage, token_weight: torch.Tensor | None = None) -> Losses:
-        """Losses of one batch at the stage's settings; ``token_weight`` as in `TrainedModel.forward`."""
+    def losses(self, batch: Batch, stage: Stage, token_weight: torch.Tensor | None = None, dense_share: float = 1.0) -> Losses:
+        """Losses of one batch at the stage's settings.
+
+        Args:
+            batch: the conversations.
+            stage: image size, and what is trained.
+            token_weight: as in `TrainedModel.forward`.
+            dense_share: scale of the dense loss's weight.
+        """
         width, height = stage.image_size_wh
         patch = self.plain.model.config.vision_config.patch_size
         config = self.config
         return self.model(
             batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
-            config.dense_weight, config.dense_positive_weight, token_weight, stage.vision_gradient,
+            config.dense_weight * dense_share, config.dense_positive_weight, token_weight, stage.vision_gradient,
         )  # fmt: skip
 
     def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
         """One optimiser step; returns what is logged.
 
+        Losses are means over what the whole step teaches, in all parts and processes, so that cutting a batch or spreading it
+        over processes changes nothing.
+
         Raises:
             GetokError: the loss is not finite; the batch is saved beside the checkpoints.
         """
         config, parts = self.config, _parts(batch, self.config.accumulate)
-        token_weight = batch.token_weight.to(self.accelerator.device) / len(parts)
+        counts = [(part.token_weight, (part.dense != 255).sum(), (part.labels != IGNORE).sum()) for part in parts]
+        sums = [sum(column) for column in zip(*counts, strict=True)]
+        token_weight, known, taught = mean_over_processes(self.accelerator, sums).clamp(min=1e-12).tolist()
         logged: dict[str, float] = {"language": 0.0, "dense": 0.0, "correct": 0.0}
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses = self.losses(part, stage, token_weight)
+            _, own_known, own_taught = counts[number]
+            shares = {"dense": float(own_known) * len(parts) / known, "correct": float(own_taught) * len(parts) / taught}
+            with one_backward(self.accelerator, self.model, last):
+                losses = self.losses(part, stage, torch.tensor(token_weight / len(parts)), shares["dense"])
                 if not torch.isfinite(losses.total):
                     path = self.out / f"bad_batch_{self.step}.pt"
                     torch.save(dataclasses.asdict(part), path)
                     raise GetokError(f"step {self.step}: the loss is {losses.total.item()}; the batch is in {path}")
                 self.accelerator.backward(losses.total / len(parts))
             for name in logged:
-                logged[name] += float(getattr(losses, name)) / len(parts)
-        logged["grad_norm"] = float(self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm))
+                logged[name] += float(getattr(losses, name)) * shares.get(name, 1.0) / len(parts)
+        logged["grad_norm"] = clip_gradients(self.accelerator, self.model, config.clip_norm)
         for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
             optimizer.step()
             scheduler.step()
@@ -116,17 +149,19 @@ class Trainer:
         config, main = self.config, self.accelerator.is_main_process
         signal.signal(signal.SIGINT, self._ask_stop)
         signal.signal(signal.SIGTERM, self._ask_stop)
-        log = RunLog(self.out, main)
+        log = RunLog(self.out, main, self.step)
         bar = tqdm(total=config.total_steps, initial=self.step, disable=not main, unit="step", dynamic_ncols=True, mininterval=2)
         self.model.train()
         window: list[dict[str, float]] = []
+        saved = True
         clock = time.perf_counter()
-        for index, stage, batch in batches(config, self.layout, self.step, self.accelerator):
+        for index, stage, batch in batches(config, self.encoder, self.step, self.accelerator):
             window.append(self.train_step(batch, stage))
             self.step = index + 1
             bar.update()
             if self.step % config.log_every == 0:
                 mean = {name: float(np.mean([entry[name] for entry in window])) for name in window[0]}
+                mean = mean_records(self.accelerator, mean)
                 rate = len(window) * config.batch_size * self.accelerator.num_processes / (time.perf_counter() - clock)
                 log.write(self.step, {**mean, "lr": self.schedulers[0].get_last_lr()[0], "samples_per_s": rate})
                 bar.set_postfix(lm=f"{mean['language']:.3f}", dense=f"{mean['dense']:.4f}", rate=f"{rate:.1f}/s", refresh=False)
@@ -137,29 +172,35 @@ class Trainer:
                 if main:
                     tqdm.write(json.dumps({"step": self.step, **values}))
                 clock = time.perf_counter()
-            if self.step % config.save_every == 0 or self.stop_asked:
-                self.save()
-            if self.stop_asked:
+            stop = any_process(self.accelerator, self.stop_asked)
+            if self.step % config.save_every == 0 or stop:
+                saved = self.save()
+            if stop:
                 break
         if self.step >= config.total_steps:
-            self.save()
-            self.export_folder(self.out / "final")
+            saved = self.save()
+            if saved:
+                self.export_folder(self.out / "final")
         bar.close()
         log.close()
+        if not saved:
+            raise GetokError(f"step {self.step}: the last state of {self.out} could not be saved")
 
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
-        """Teacher-forced losses of the averaged weights on validation frames (no noise on the context)."""
+        """Teacher-forced losses of the averaged weights on validation examples (no noise on the context); none without any."""
         if self.average:
             self.average.swap(self.plain)
         self.model.eval()
         results = []
-        for batch in validation_batches(self.config, stage, self.layout):
+        for batch in validation_batches(self.config, stage, self.encoder):
             losses = self.losses(batch, stage)
             results.append([float(losses.language), float(losses.dense), float(losses.correct)])
         self.model.train()
         if self.average:
             self.average.swap(self.plain)
+        if not results:
+            return {}
         language, dense, correct = np.mean(results, axis=0)
         return {"val_language": float(language), "val_dense": float(dense), "val_correct": float(correct)}
 
@@ -169,38 +210,44 @@ class Trainer:
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Saves everything that a bit-exact continuation needs."""
-        average = self.average and (self.average.updates, self.average.values)
-        save_checkpoint(self.accelerator, self.out, self.step, {"average": average})
+    def save(self) -> bool:
+        """Saves everything that a bit-exact continuation needs; whether that worked."""
+        average = {"average": self.average and self.average.state()}
+        shared, own = ({}, average) if self.sharded else (average, None)
+        return save_checkpoint(self.accelerator, self.out, self.step, shared, own)
 
-    def resume(self) -> None:
-        """Continues from the newest checkpoint in the run folder, if there is one."""
-        extra = load_newest(self.accelerator, self.out)
-        if extra is None:
+    def resume(self, to_train: bool = True) -> None:
+        """Continues from the newest checkpoint in the run folder, if there is one.
+
+        Args:
+            to_train: whether the run shall go on exactly, and not only be looked at.
+        """
+        found = load_newest(self.accelerator, self.out, exact=to_train)
+        if found is None:
             return
+        extra, own = found
         self.step = extra["step"]
-        if self.average and extra["average"]:
-            self.average.updates, self.average.values = extra["average"]
+        average = (own or extra).get("average")
+        if self.average and average:
+            self.average.restore(average)
 
     def export_folder(self, folder: Path) -> None:
         """Writes the averaged weights as an ordinary transformers folder, which ``training.export`` reads."""
-        if not self.accelerator.is_main_process:
-            return
         if self.average:
             self.average.swap(self.plain)
-        self.plain.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_whole(self.accelerator, self.plain.model, self.tokenizer, folder, self.tuned, self.source)
+        if self.average:
+            self.average.swap(self.plain)
+        if not self.accelerator.is_main_process:
+            return
         stage = self.config.stage_at(max(0, self.step - 1))
         record = {
             "step": self.step,
             "image_size_wh": stage.image_size_wh,
-            "data": "procedural driving world",
+            "data": [pool.name for pool in pools_of(self.config.recipe)],
             "config": plain_config(self.config),
         }
         (folder / "training.json").write_text(json.dumps(record, indent=1))
-        if self.average:
-            self.average.swap(self.plain)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
@@ -216,7 +263,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.sft", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--domain", choices=["driving"], default="driving", help="which data recipe to train on")
+    parser.add_argument("--domain", choices=[*DOMAINS, "mix"], help="which data recipe to train on (default: driving)")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="[DOMAIN=][WEIGHT*]KIND:PATH[#SPLIT]",
+        help="a data set to train on, may be repeated; without any: the driving world (docs/recipes.md)",
+    )  # fmt: skip
     parser.add_argument("--preset", choices=sorted(PRESETS), default="nano")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
     parser.add_argument("--start-from", type=Path, help="checkpoint folder whose weights to begin with")
@@ -226,10 +277,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help=SftConfig.__doc__)
     args = parser.parse_args(argv)
     try:
-        config = override(PRESETS[args.preset], args.settings)
+        config = with_data(override(PRESETS[args.preset], args.settings), args.domain, args.data, args.out)
         args.out.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, args.out, args.start_from)
-        trainer.resume()
+        trainer.resume(to_train=args.export is None)
         if args.export:
             trainer.export_folder(args.export)
             return 0

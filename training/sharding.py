@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from getok_drive.errors import GetokError
+from training.base_model import save_folder
+from training.lora import Tuned
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -40,16 +42,27 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: whole(tensor.detach()) for name, tensor in model.state_dict().items()}
 
 
-def savewhole(accelerator: Accelerator, model: Any, tokenizer: Any, folder: os.PathLike[str]) -> None:
+def save_whole(
+    accelerator: Accelerator, model: Any, tokenizer: Any, folder: Path, tuned: Tuned | None = None, source: str | None = None
+) -> None:
     """An ordinary transformers folder of a model that may be sharded; every process must call it, the main one writes.
+
+    Args:
+        accelerator: of the run.
+        model: transformers' model.
+        tokenizer: its tokenizer.
+        folder: written into; created if need be.
+        tuned: of a model with adapters: they are merged, and stand in the folder ``adapter`` of their own beside.
+        source: folder or hub name that the run started from, see `training.base_model.save_folder`.
 
     Raises:
         GetokError: it cannot be written.
     """
-    state = whole_state(model) if is_sharded(model) else None
+    state = whole_state(model) if tuned or is_sharded(model) else None
     if accelerator.is_main_process:
         try:
-            model.save_pretrained(folder, state_dict=state)
-            tokenizer.save_pretrained(folder)
+            save_folder(model, tokenizer, folder, tuned.merge(state) if tuned and state else state, source)
+            if tuned and state:
+                tuned.save(state, source or "", folder / "adapter")
         except (OSError, SafetensorError) as error:
             raise GetokError(f"{folder}: cannot be written ({error}); is the disk full?") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +61,7 @@ class DrivingMovementWeights:
     sign_hits: float = 0.5
 
 
+STAGES = ("placement", "movement", "driving_placement", "driving_movement")
 Weights = PlacementWeights | MovementWeights | DrivingPlacementWeights | DrivingMovementWeights
 
 
@@ -112,6 +114,25 @@ class RewardSettings:
         for name in ("l1_scale_px", "saturation_points", "spread_scale", "gain_floor", "lane_limit", "lane_radius"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"rewards.{name}: expected a number above 0, got {getattr(self, name)!r}")
+        for stage in STAGES:
+            for name, weight in dataclasses.asdict(getattr(self, stage)).items():
+                if not 0 <= weight < float("inf"):
+                    raise ConfigError(f"rewards.{stage}.{name}: expected a weight of 0 or more, got {weight!r}")
+
+
+def in_every_stage(settings: Sequence[str]) -> list[str]:
+    """``key=value`` settings with ``rewards.NAME=value`` written out for each stage that has a reward of this name.
+
+    So ``rewards.box=0`` takes the box reward away wherever it is paid; everything else is left as it is.
+    """
+    stages = {f.name: f.default_factory() for f in dataclasses.fields(RewardSettings) if f.name in STAGES}  # type: ignore[misc]
+    result = []
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        name = key.removeprefix("rewards.")
+        has = [stage for stage, weights in stages.items() if name != key and hasattr(weights, name)]
+        result += [f"rewards.{stage}.{name}{separator}{value}" for stage in has] or [setting]
+    return result
 
 
 def weighted(rewards: dict[str, float], weights: Weights) -> dict[str, float]:
