@@ -7,6 +7,16 @@ with the same command. Drawing or loading the pictures is not part of any report
     python -m training.evaluate --dataset world:test --bundle BUNDLE --out runs/eval
     python -m training.evaluate --dataset world:test --predictions scenes.jsonl --out runs/theirs
     python -m training.evaluate --dataset world:val --bundle BUNDLE --fit-calibration --out runs/calibration
+
+Tasks with a prompt of their own (`training.prompted`) are asked query by query, or scored from answers in the same kind of file:
+
+    python -m training.evaluate --dataset world:val --tasks classification --bundle BUNDLE --backend torch --out runs/words
+    python -m training.evaluate --dataset referring:PATH --tasks rec,res --write-queries queries.jsonl
+    python -m training.evaluate --dataset referring:PATH --tasks rec,res --predictions answers.jsonl --out runs/theirs
+
+The lanes can be written as the benchmarks' own submissions (`training.submissions`):
+
+    python -m training.evaluate --dataset tusimple:PATH --bundle BUNDLE --export tusimple --out runs/tusimple
 """
 
 from __future__ import annotations
@@ -16,33 +26,26 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from getok_drive.bundle import Bundle
 from getok_drive.errors import ConfigError, GetokError, InputError
 from getok_drive.tokens.confidence import Calibration, fit_temperature
 from getok_drive.tokens.elements import KINDS as CONTRACT_KINDS
-from getok_drive.types import Frame, Scene
-from training.evaluation import Collector, Report, machine, sample_sha256
+from getok_drive.types import Frame
+from training import prompted, submissions
+from training.evaluation import Collector
+from training.evaluation_runs import SceneSource, predict, predict_answers, score_file, write_queries
 from training.metrics.calibration import compose
-from training.predictions import read_lines, scene_from_json
+from training.predictions import scene_from_json
 from training.report import write_html
+from training.results import Report, machine
 from training.samples import KINDS, Sample
 from training.sources import Source, open_source
-
-
-class SceneSource(Protocol):
-    """Anything that sees: the pipeline's `Perceiver`, or a model in training behind the same method."""
-
-    def run(self, frame: Frame) -> Scene:
-        """The scene of one frame."""
-        ...
 
 
 def fit_calibration(
@@ -98,90 +101,24 @@ def evaluate_samples(
 # --- the command -------------------------------------------------------------------------------------------------------
 
 
-def _kept(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Predictions of an earlier, interrupted run of the same settings, by picture."""
-    settings_path, kept = path.with_name("run.json"), {}
-    if path.exists() and settings_path.exists():
-        before = json.loads(settings_path.read_text(encoding="utf-8"))
-        changed = sorted(name for name in settings if before.get(name) != settings[name])
-        if changed:
-            raise ConfigError(
-                f"{path.parent}: has predictions of other settings ({', '.join(changed)} differ); delete it or give another --out"
-            )
-        kept = {record["key"]: record for record in read_lines(path, repair=True)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    return kept
-
-
-def predict(
-    source: Source, out: Path, settings: dict[str, Any], open_perceiver: Callable[[], SceneSource], collector: Collector
+def _run_bundle(
+    args: argparse.Namespace, source: Source, collector: Collector, kinds: Sequence[str], tasks: Sequence[str]
 ) -> None:
-    """Run a pipeline over a data set, picking up where an earlier run stopped.
-
-    Args:
-        source: the pictures.
-        out: folder of ``predictions.jsonl`` and ``run.json``.
-        settings: what must be equal for earlier predictions to be kept.
-        open_perceiver: makes the pipeline; called once, and only if there is a picture left.
-        collector: takes the scores.
-
-    Raises:
-        ConfigError: ``out`` holds predictions of other settings.
-        InputError: a picture has changed since it was predicted.
-    """
-    path = out / "predictions.jsonl"
-    kept = _kept(path, settings)
-    perceiver: SceneSource | None = None
-    with path.open("a", encoding="utf-8") as file:
-        for index in tqdm(range(len(source)), desc="evaluate", unit="frame"):
-            sample, key = source.load(index), source.key(index)
-            digest = sample_sha256(sample)
-            record = kept.get(key)
-            if record is None:
-                frame = Frame(sample.image_bgr, source=key, index=index)
-                if perceiver is None:
-                    perceiver = open_perceiver()
-                    perceiver.run(frame)  # first-run costs (allocation, kernels) are not the speed of a frame
-                start = time.perf_counter()
-                scene = perceiver.run(frame)
-                wall_ms = (time.perf_counter() - start) * 1e3
-                record = {**scene.to_json(), "key": key, "sample_sha256": digest, "wall_ms": round(wall_ms, 3)}
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-            elif record["sample_sha256"] != digest:
-                raise InputError(f"{record['_where']}: {key} has changed since; delete {path} to start afresh")
-            collector.add(key, sample, scene_from_json(record, key), record["wall_ms"], digest)
-
-
-def _run_bundle(args: argparse.Namespace, source: Source, collector: Collector) -> None:
-    from getok_drive.pipeline import Perceiver  # the runtime is only needed here
-
+    bundle = Bundle.load(args.bundle)
     settings = {
         "dataset": args.dataset, "split": args.split, "size": args.size, "backend": args.backend,
-        "bundle_sha256": Bundle.load(args.bundle).sha256,
+        "bundle_sha256": bundle.sha256,
     }  # fmt: skip
-    predict(source, Path(args.out), settings, lambda: Perceiver(args.bundle, backend=args.backend), collector)
+    if kinds:
+        from getok_drive.pipeline import Perceiver  # the runtime is only needed here
 
+        predict(source, Path(args.out), settings, lambda: Perceiver(bundle, backend=args.backend), collector)
+    if tasks:
+        from training.prompted.asking import Asker
 
-def _score_file(args: argparse.Namespace, source: Source, collector: Collector) -> None:
-    """Score predictions that somebody else made; lines are found by ``key``, else by ``source``."""
-    lines: dict[str, dict[str, Any]] = {}
-    for record in read_lines(Path(args.predictions)):
-        lines[str(record.get("key") or record.get("source") or "")] = record
-    missing = [source.key(i) for i in range(len(source)) if source.key(i) not in lines]
-    if missing and not args.allow_missing:
-        raise InputError(
-            f"{args.predictions}: {len(missing)} of {len(source)} pictures have no line, the first is {missing[0]!r} (the key or "
-            "source of a line must equal it); --allow-missing scores them as empty"
-        )
-    for index in tqdm(range(len(source)), desc="score", unit="frame"):
-        sample, key = source.load(index), source.key(index)
-        line = lines.get(key)
-        scene = Scene(sample.size_wh) if line is None else scene_from_json(line, line["_where"])
-        wall_ms = scene.timings.total_ms or None
-        collector.add(key, sample, scene, wall_ms, sample_sha256(sample))
-    collector.missing = len(missing)
+        settings["segmenter"] = args.segmenter
+        open_asker = lambda: Asker(bundle, args.backend, args.segmenter)  # noqa: E731
+        predict_answers(source, Path(args.out), settings, open_asker, collector, tasks)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,16 +128,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", required=True, help="world:test, world:val, world:FIRST-LAST, or KIND:PATH")
     parser.add_argument("--split", default="test", help="of KIND:PATH data sets (default: test)")
-    parser.add_argument("--size", default="448x252", help="WIDTHxHEIGHT of the world's pictures (default: 448x252)")
-    parser.add_argument("--bundle", help="the bundle to run: a folder, or the name of a built-in one")
-    parser.add_argument("--predictions", help="score this scenes.jsonl instead of running a bundle")
     parser.add_argument(
-        "--allow-missing", action="store_true", help="pictures without a line in --predictions count as empty scenes"
+        "--size",
+        default="448x252",
+        help="WIDTHxHEIGHT of the driving world's pictures, world: only; by default 448x252, as nano sees them",
+    )
+    parser.add_argument("--bundle", help="the bundle to run: a folder, or the name of a built-in one")
+    parser.add_argument("--predictions", help="score this file of scenes and answers instead of running a bundle")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="what has no line in --predictions counts as an empty scene or answer"
     )
     parser.add_argument("--backend", default="onnx", choices=("onnx", "torch", "tensorrt"))
-    parser.add_argument("--tasks", default=",".join(KINDS), help=f"comma-separated kinds to score (default: {','.join(KINDS)})")
+    every = ",".join((*KINDS, *prompted.TASKS))
+    parser.add_argument("--tasks", default=",".join(KINDS), help=f"comma-separated, of {every} (default: {','.join(KINDS)})")
+    parser.add_argument("--segmenter", default="opencv", help="makes masks of the points of answers (see training.segmenters)")
+    parser.add_argument("--write-queries", metavar="FILE", help="only write what the prompted tasks ask, for other programs")
+    parser.add_argument("--export", choices=submissions.FORMATS, help="also write the lanes as a submission, into OUT/submission")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
-    parser.add_argument("--out", required=True, help="folder for report.json, report.html, predictions.jsonl")
+    parser.add_argument("--out", help="folder for report.json, report.html, scores.jsonl, predictions.jsonl, answers.jsonl")
     parser.add_argument("--worst", type=int, default=12, help="how many worst cases the page shows (default: 12)")
     parser.add_argument(
         "--fit-calibration", action="store_true", help="fit temperature and bias of the confidences; writes calibration.json"
@@ -218,23 +163,34 @@ def _write_calibration(args: argparse.Namespace, report: Report) -> None:
     print(path)
 
 
-def run(argv: Sequence[str] | None = None) -> Report:
-    """Parse the command line, evaluate, write the files, print the table.
+def run(argv: Sequence[str] | None = None) -> Report | None:
+    """Parse the command line, evaluate, write the files, print the table; None where only queries were asked for.
 
     Raises:
         GetokError: what is wrong with the options, the data, the bundle or the predictions.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
-    tasks = [task for task in args.tasks.split(",") if task]
-    unknown = [task for task in tasks if task not in KINDS]
-    if unknown or not tasks:
-        raise ConfigError(f"--tasks: {', '.join(unknown) or 'nothing'} given; choose from {', '.join(KINDS)}")
-    if bool(args.bundle) == bool(args.predictions):
-        raise ConfigError("give either --bundle (to run it) or --predictions (to score a file)")
+    asked = [task for task in args.tasks.split(",") if task]
+    unknown = [task for task in asked if task not in (*KINDS, *prompted.TASKS)]
+    if unknown or not asked:
+        choices = ", ".join((*KINDS, *prompted.TASKS))
+        raise ConfigError(f"--tasks: {', '.join(unknown) or 'nothing'} given; choose from {choices}")
+    kinds, tasks = ([task for task in asked if task in known] for known in (KINDS, prompted.TASKS))
     source = open_source(args.dataset, args.split, args.size, args.limit)
-    collector = Collector(tasks, worst=args.worst)
-    (_run_bundle if args.bundle else _score_file)(args, source, collector)
+    if args.write_queries:
+        print(f"{write_queries(Path(args.write_queries), source, tasks)} queries in {args.write_queries}")
+        return None
+    if bool(args.bundle) == bool(args.predictions) or not args.out:
+        raise ConfigError("give either --bundle (to run it) or --predictions (to score a file), and --out")
+    exporter = submissions.open_writer(args.export, Path(args.out) / "submission", source) if args.export else None
+    collector = Collector(kinds, worst=args.worst, watch=exporter)
+    if args.bundle:
+        _run_bundle(args, source, collector, kinds, tasks)
+    else:
+        score_file(Path(args.predictions), source, collector, kinds, tasks, args.allow_missing)
+    if exporter:
+        print(exporter.finish())
     report = collector.report(
         dataset={"name": source.name, "frames": len(source), "sha256": collector.dataset_sha256},
         command=shlex.join(["python", "-m", "training.evaluate", *arguments]),
@@ -244,6 +200,7 @@ def run(argv: Sequence[str] | None = None) -> Report:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    collector.write_scores(out / "scores.jsonl")
     write_html(report, out / "report.html")
     print(report.table())
     print(f"{out / 'report.html'}")

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from getok_drive.tokens.confidence import Reliability
 from getok_drive.types import ImageBgr, Scene
-from training.evaluation import HEADLINES, Case, Report
+from training.metrics.headlines import HEADLINES
 from training.metrics.intervals import Estimate
+from training.results import Case, Report
 from training.samples import Sample
 
 FloatArray = npt.NDArray[np.float64]
@@ -137,10 +138,10 @@ def write_html(report: Report, path: Path) -> None:
         f"<p><code>{html.escape(str(about.get('command', '')))}</code></p>",
         f"<p class=dim>{report.frames} pictures. Intervals: 95 %, bootstrap over pictures (over sequences where known).</p>",
         "<h2>Headlines</h2>",
-        _table([(HEADLINES[kind][1], n[HEADLINES[kind][0]]) for kind, n in report.numbers.items()], ""),
+        _table([(HEADLINES[kind].title, n[HEADLINES[kind].number]) for kind, n in report.numbers.items()], ""),
     ]
     for kind, numbers in report.numbers.items():
-        body += [f"<h2>{html.escape(kind)}</h2>", _table(list(numbers.items()), HEADLINES[kind][0])]
+        body += [f"<h2>{html.escape(kind)}</h2>", _table(list(numbers.items()), HEADLINES[kind].number)]
     body += ["<h2>Outputs</h2>", _pairs_table(report.outputs)]
     if report.speed:
         speed = {name: f"{value:.2f}" for name, value in report.speed.items()}

@@ -42,18 +42,20 @@ def _after(pick: Callable[[FloatArray], FloatArray], statistic: Statistic) -> St
     return lambda rows: statistic(pick(rows))
 
 
-class _Set:
+class RowSet:
     """Scored pictures with the rows of one name stacked."""
 
     def __init__(self, scores: Sequence[FrameScore]) -> None:
         self.scores = scores
 
     def estimate(self, name: str, statistic: Statistic) -> Estimate:
+        """A number from the rows of a name, with its interval."""
         having = [score for score in self.scores if name in score.rows]
         rows = np.array([score.rows[name] for score in having]) if having else np.zeros((0, 1))
         return bootstrap(rows, statistic, [score.group for score in having])
 
     def has(self, name: str) -> bool:
+        """Whether any picture has rows of a name."""
         return any(name in score.rows for score in self.scores)
 
 
@@ -63,7 +65,7 @@ def _share(rows: FloatArray) -> FloatArray:
 
 def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
     """CULane F1@50 (headline), F1@75, mF1, precision and recall at 50; type and colour of lanes that were hit."""
-    of, width = _Set(scores), len(culane.THRESHOLDS)
+    of, width = RowSet(scores), len(culane.THRESHOLDS)
 
     def table(rows: FloatArray) -> FloatArray:
         return rows.reshape(*rows.shape[:-1], width, 3)
@@ -82,7 +84,7 @@ def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
 
 def drivable_numbers(scores: Sequence[FrameScore]) -> Numbers:
     """Pooled IoU (headline), mean IoU over pictures, mIoU with background."""
-    of = _Set(scores)
+    of = RowSet(scores)
     return {
         "iou": of.estimate("drivable", drivable.pooled_iou),
         "iou_mean_over_pictures": of.estimate("drivable", drivable.mean_iou),
@@ -90,7 +92,7 @@ def drivable_numbers(scores: Sequence[FrameScore]) -> Numbers:
     }
 
 
-def _class_numbers(of: _Set, name: str, classes: Sequence[str]) -> Numbers:
+def _class_numbers(of: RowSet, name: str, classes: Sequence[str]) -> Numbers:
     every = _counts(None, len(classes))
     numbers = {
         "f1": of.estimate(name, _after(every, f1)),
@@ -127,7 +129,7 @@ def _ap_estimate(scores: Sequence[FrameScore], class_names: Sequence[str | None]
 
 def box_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
     """F1 at IoU 0.5 of boxes taller than 5 % of the image (headline), class-agnostic, per class, all sizes, AP50, attributes."""
-    of = _Set(scores)
+    of = RowSet(scores)
     return {
         **_class_numbers(of, "boxes", classes),
         "f1_all_sizes": of.estimate("boxes_all_sizes", _after(_counts(None, len(classes)), f1)),
@@ -140,13 +142,13 @@ def box_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers
 
 def sign_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
     """F1 within 2 % of the image width (headline), class-agnostic, per class; colour of signs that were hit."""
-    of = _Set(scores)
+    of = RowSet(scores)
     return {**_class_numbers(of, "signs", classes), "color_accuracy": of.estimate("sign_color", _share)}
 
 
 def summarise(scores: Sequence[FrameScore], box_classes: Sequence[str], sign_classes: Sequence[str]) -> dict[str, Numbers]:
     """All numbers by kind; kinds that no picture was scored on are absent, and so are numbers without a single case."""
-    of = _Set(scores)
+    of = RowSet(scores)
     every: dict[str, Numbers] = {}
     if of.has("lanes"):
         every["lanes"] = lane_numbers(scores)
