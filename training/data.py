@@ -7,7 +7,7 @@
     python -m training.data split --file OUT/samples.jsonl                     train/val/test.jsonl without leaks
 
 Every command reads one picture at a time, in as many processes as ``--jobs`` says, and ends with a report of what was left out
-and why. An interrupted ``convert`` goes on where it stopped.
+and why. An interrupted ``convert`` goes on where it stopped; ``convert --engine ray`` runs it on a Ray cluster.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from training.datasets.preview import write_preview
 from training.datasets.splitting import split_file
 from training.datasets.statistics import Statistics, measure, write_page
 from training.datasets.walk import open_dataset, walk
+from training.parallel import ENGINES
 
 
 def _dataset_options(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _dataset_options(each)
     each.add_argument("--out", type=Path, required=True)
     each.add_argument("--masks", action="store_true", help="write label pictures too")
+    each.add_argument("--engine", choices=ENGINES, default="local", help="ray: Ray Data in --jobs workers")
     each = commands.add_parser("validate", help="check every label")
     _dataset_options(each)
     each.add_argument("--out", type=Path, help="write all problems to this JSON lines file")
@@ -70,7 +72,8 @@ def _print_skipped(skipped: Sequence[tuple[str, str]]) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    report = convert(args.dataset, args.split, args.out, size=args.size, limit=args.limit, jobs=args.jobs, masks=args.masks)
+    options = {"size": args.size, "limit": args.limit, "jobs": args.jobs, "masks": args.masks, "engine": args.engine}
+    report = convert(args.dataset, args.split, args.out, **options)
     already = f" ({report.kept} of them from an earlier run)" if report.kept else ""
     print(f"{report.written} pictures{already} in {args.out / 'samples.jsonl'}; {len(report.skipped)} left out")
     _print_skipped(report.skipped)

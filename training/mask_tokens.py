@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from getok_drive.tokens.vocab import TOKEN_ID
 from training.mask_decode import tokens_to_masks
 from training.mask_greedy import TAU, greedy_cells
 from training.object_masks import MIN_AREA_SHARE, object_masks
+from training.parallel import ENGINES, ordered_map
 from training.predictions import read_lines
 from training.proposals import cached_proposals
 from training.segmenters import open_segmenter
@@ -61,56 +61,45 @@ class Job:
         return open_source(self.dataset, self.split, self.size, self.limit, masks=True)
 
 
-_WORKER: dict[str, Any] = {}
+class _Searcher:
+    """Searches the tokens of a picture's masks; made once in each process."""
 
+    def __init__(self, job: Job) -> None:
+        cv2.setNumThreads(1)
+        self._job, self._source, self._segmenter = job, job.source(), open_segmenter(job.segmenter)
 
-def _start(job: Job) -> None:
-    cv2.setNumThreads(1)
-    _WORKER.update(job=job, source=job.source(), segmenter=open_segmenter(job.segmenter))
-
-
-def _picture(index: int) -> dict[str, Any]:
-    """The line of one picture."""
-    job, source = _WORKER["job"], _WORKER["source"]
-    sample = source.load(index)
-    items = list(object_masks(sample, job.min_area_share))
-    record: dict[str, Any] = {"key": source.key(index), "size_wh": list(sample.size_wh), "masks": []}
-    if not items:
+    def __call__(self, index: int) -> dict[str, Any]:
+        """The line of one picture."""
+        job, sample = self._job, self._source.load(index)
+        items = list(object_masks(sample, job.min_area_share))
+        record: dict[str, Any] = {"key": self._source.key(index), "size_wh": list(sample.size_wh), "masks": []}
+        if not items:
+            return record
+        proposals = cached_proposals(self._segmenter, sample.image_bgr, Path(job.cache) if job.cache else None)
+        for item in items:
+            found = greedy_cells(item.mask, proposals, job.tau, job.max_tokens)
+            record["masks"].append(
+                {
+                    "name": item.name,
+                    "label": item.label,
+                    "area_px": int(item.mask.sum()),
+                    "tokens": to_text([TOKEN_ID["<seg>"], *found.cells, TOKEN_ID["</seg>"]]),
+                    "count": len(found.cells),
+                    "iou": round(found.iou, 6),
+                    "reason": found.reason,
+                }
+            )
         return record
-    proposals = cached_proposals(_WORKER["segmenter"], sample.image_bgr, Path(job.cache) if job.cache else None)
-    for item in items:
-        found = greedy_cells(item.mask, proposals, job.tau, job.max_tokens)
-        record["masks"].append(
-            {
-                "name": item.name,
-                "label": item.label,
-                "area_px": int(item.mask.sum()),
-                "tokens": to_text([TOKEN_ID["<seg>"], *found.cells, TOKEN_ID["</seg>"]]),
-                "count": len(found.cells),
-                "iou": round(found.iou, 6),
-                "reason": found.reason,
-            }
-        )
-    return record
 
 
-def _lines(job: Job, indices: Sequence[int], jobs: int) -> Iterator[dict[str, Any]]:
-    """Lines in order, from this process or from several."""
-    if jobs == 1 or len(indices) < 2:
-        _start(job)
-        yield from map(_picture, indices)
-        return
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(indices)), _start, (job,)) as pool:
-        yield from pool.imap(_picture, indices)
-
-
-def convert(job: Job, out: Path, jobs: int = 1) -> dict[str, Any]:
+def convert(job: Job, out: Path, jobs: int = 1, engine: str = "local") -> dict[str, Any]:
     """Convert every mask of a data set, continuing an interrupted run.
 
     Args:
         job: what to do.
         out: folder for ``tokens.jsonl``, ``run.json`` and ``report.json``.
         jobs: processes.
+        engine: ``local`` or ``ray``; see `training.parallel`. The lines are the same.
 
     Returns:
         The report, see `summary`.
@@ -138,7 +127,9 @@ def convert(job: Job, out: Path, jobs: int = 1) -> dict[str, Any]:
     run.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     missing = [index for index in range(len(source)) if source.key(index) not in done]
     with lines.open("a", encoding="utf-8") as file:
-        for record in tqdm(_lines(job, missing, jobs), total=len(missing), unit="picture", disable=None):
+        for record in tqdm(
+            ordered_map(_Searcher, (job,), missing, jobs, engine), total=len(missing), unit="picture", disable=None
+        ):
             file.write(json.dumps(record) + "\n")
             file.flush()
             done[record["key"]] = record
@@ -211,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="folder for proposals (default: OUT/proposals)")
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2))
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="ray: Ray Data in --jobs workers")
     parser.add_argument("--out", type=Path, required=True, help="folder, or the mask's file with --image")
     options = parser.parse_args(arguments)
     try:
@@ -222,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.dataset, options.split, options.size, options.limit, options.segmenter,
             options.tau, options.max_tokens, options.min_area, cache,
         )  # fmt: skip
-        print(json.dumps(convert(job, options.out, options.jobs), indent=2))
+        print(json.dumps(convert(job, options.out, options.jobs, options.engine), indent=2))
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -43,7 +43,15 @@ class Report:
 
 
 def convert(
-    name: str, split: str, out: Path, *, size: str = "448x252", limit: int | None = None, jobs: int = 1, masks: bool = False
+    name: str,
+    split: str,
+    out: Path,
+    *,
+    size: str = "448x252",
+    limit: int | None = None,
+    jobs: int = 1,
+    masks: bool = False,
+    engine: str = "local",
 ) -> Report:
     """Write ``samples.jsonl``, ``images/``, ``skipped.jsonl`` and ``report.json`` into a folder.
 
@@ -58,6 +66,7 @@ def convert(
         limit: only the first N pictures.
         jobs: processes.
         masks: write label pictures into ``masks/`` too.
+        engine: ``local`` or ``ray``; see `training.parallel`. The result is the same.
 
     Raises:
         ConfigError: a folder of another conversion.
@@ -76,7 +85,7 @@ def convert(
         todo = [index for index, key in enumerate(dataset.keys) if key not in done]
         work = partial(_write_one, out=out, with_masks=masks)
         with lines.open("a", encoding="utf-8") as file:
-            for key, record, error in walk(dataset, work, jobs, "converting", todo):
+            for key, record, error in walk(dataset, work, jobs, "converting", todo, engine):
                 if error is not None:
                     report.skipped.append((key, error))
                 else:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import cv2
 from tqdm import tqdm
 
-from getok_drive.errors import ConfigError, GetokError
+from getok_drive.errors import GetokError
+from training.parallel import ordered_map
 from training.samples import Sample
 from training.sources import open_source
 
@@ -49,22 +48,21 @@ def open_dataset(name: str, split: str = "all", size: str = "448x252", limit: in
     return Dataset(name, split, size, list(source.keys), source.read, list(getattr(samples, "skipped", ())))
 
 
-_worker: tuple[Dataset, Callable[[int, str, Sample], Any]] | None = None
+class _Reader:
+    """Reads the picture of an index and works on it; a picture that cannot be read gives its reason."""
+
+    def __init__(self, dataset: Dataset, work: Callable[[int, str, Sample], Any]) -> None:
+        self._dataset, self._work = dataset, work
+
+    def __call__(self, index: int) -> tuple[int, Any, str | None]:
+        try:
+            return index, self._work(index, self._dataset.keys[index], self._dataset.read(index)), None
+        except GetokError as error:
+            return index, None, str(error)
 
 
-def _start(name: str, split: str, size: str, limit: int, work: Callable[[int, str, Sample], Any]) -> None:
-    global _worker
-    cv2.setNumThreads(1)
-    _worker = open_dataset(name, split, size, limit), work
-
-
-def _one(index: int) -> tuple[int, Any, str | None]:
-    assert _worker is not None
-    dataset, work = _worker
-    try:
-        return index, work(index, dataset.keys[index], dataset.read(index)), None
-    except GetokError as error:
-        return index, None, str(error)
+def _reopened(name: str, split: str, size: str, limit: int, work: Callable[[int, str, Sample], Any]) -> _Reader:
+    return _Reader(open_dataset(name, split, size, limit), work)
 
 
 def walk(
@@ -73,6 +71,7 @@ def walk(
     jobs: int = 1,
     title: str = "",
     indices: Sequence[int] | None = None,
+    engine: str = "local",
 ) -> Iterator[tuple[str, Any, str | None]]:
     """What ``work(index, key, sample)`` returns for every picture, in order.
 
@@ -82,31 +81,21 @@ def walk(
         jobs: number of processes.
         title: of the progress bar.
         indices: only these pictures.
+        engine: ``local`` or ``ray``; see `training.parallel`.
 
     Yields:
         ``(key, result, None)``, or ``(key, None, reason)`` for a picture that could not be read.
 
     Raises:
-        ConfigError: ``jobs`` below 1.
+        ConfigError: ``jobs`` below 1, an unknown engine, or Ray without the package.
     """
-    global _worker
-    if jobs < 1:
-        raise ConfigError(f"--jobs: expected 1 or more, got {jobs}")
     todo = range(len(dataset)) if indices is None else indices
-    bar = tqdm(total=len(todo), desc=title, unit="picture", disable=not sys.stderr.isatty())
-    try:
-        if jobs == 1:
-            _worker = dataset, work
-            results: Iterator[tuple[int, Any, str | None]] = map(_one, todo)
-            for index, result, error in results:
-                yield dataset.keys[index], result, error
-                bar.update()
-        else:
-            start = (dataset.name, dataset.split, dataset.size, len(dataset), work)
-            with multiprocessing.get_context("spawn").Pool(jobs, _start, start) as pool:
-                for index, result, error in pool.imap(_one, todo, chunksize=4):
-                    yield dataset.keys[index], result, error
-                    bar.update()
-    finally:
-        _worker = None
-        bar.close()
+    if engine == "local" and jobs == 1:
+        results = ordered_map(_Reader, (dataset, work), todo)  # the data set that is open already
+    else:
+        again = (dataset.name, dataset.split, dataset.size, len(dataset), work)
+        results = ordered_map(_reopened, again, todo, jobs, engine)
+    with tqdm(total=len(todo), desc=title, unit="picture", disable=not sys.stderr.isatty()) as bar:
+        for index, result, error in results:
+            yield dataset.keys[index], result, error
+            bar.update()
