@@ -20,13 +20,14 @@ from training.recipes.conversation import IGNORE as IGNORE
 from training.recipes.conversation import Conversation
 from training.samples import Sample
 from training.targets import DENSE_CHANNELS, dense_labels
+from training.visual import Pixels
 
 DENSE_SUBCELLS = 8  # dense labels per side of a visual token
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The parts of every conversation that never change, as model token ids."""
+    """The parts of every conversation that never change, as model token ids, and how the model takes pictures."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -35,6 +36,7 @@ class Layout:
     end: int
     first_id: int
     position_rule: str
+    pixels: Pixels
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig) -> Layout:
@@ -46,7 +48,7 @@ class Layout:
 
         pad, end = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|im_end|>"])
         texts = ids(before), ids(after), ids(prompts.refine_segment())
-        return cls(*texts, pad, end, first_token_id(tokenizer), position_rule(config))
+        return cls(*texts, pad, end, first_token_id(tokenizer), position_rule(config), Pixels.of(config))
 
     def position_spec(self, merged_hw: tuple[int, int]) -> PositionSpec:
         """Where the tokens of a conversation stand."""

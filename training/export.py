@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.bundle import (
     CONTRACT,
@@ -39,8 +39,9 @@ from getok_drive.runtime.backend import Geometry
 from getok_drive.tokens import prompts
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
-from training.model import first_token_id, load_checkpoint, position_rule
+from training.model import first_token_id, load_checkpoint, parameter_count, position_rule
 from training.onnx_graphs import decoder_graph, vision_graph
+from training.visual import Pixels
 
 WORLD_TERMS = TrainingData("procedural driving world of this repository (training/datasets/world)", "Apache-2.0")
 
@@ -72,12 +73,13 @@ def export(
     if out.exists() and any(out.iterdir()) and not (out / CONTRACT).is_file():
         raise ConfigError(f"{out} exists and is no bundle; choose another folder or empty it")
     model, tokenizer = load_checkpoint(checkpoint)
+    _check_exportable(model, checkpoint)
     image_size_wh = image_size_wh or _trained_size_wh(checkpoint)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(parameter.half().float())
     vision = model.config.vision_config
-    preprocessor = Preprocessor(image_size_wh, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    preprocessor = Pixels.of(model.config).preprocessor(image_size_wh)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         fresh = Path(folder) / out.name
@@ -173,6 +175,19 @@ def _write_model(
         for name in ("model.safetensors", "config.json"):
             shutil.copyfile(Path(scratch) / name, folder / name)
     model.float()
+
+
+def _check_exportable(model: PreTrainedModel, checkpoint: Path) -> None:
+    """A bundle's graphs are Qwen2.5-VL's, and an ONNX file holds 2 GB at most."""
+    elsewhere = "serve the checkpoint folder itself with transformers or vLLM (docs/base_models.md)"
+    if model.config.model_type != "qwen2_5_vl":
+        raise ConfigError(
+            f"{checkpoint}: export does not support {model.config.model_type} yet: its deepstack feeds the decoder's first "
+            f"layers, which the bundle's graphs have no input for; {elsewhere}"
+        )
+    half_bytes = 2 * parameter_count(model)
+    if half_bytes > 2**31:
+        raise ConfigError(f"{checkpoint}: {half_bytes / 1e9:.1f} GB of weights do not fit into an ONNX file (2 GB); {elsewhere}")
 
 
 def _prompt(tokenizer: PreTrainedTokenizerFast) -> PromptSpec:

@@ -59,11 +59,45 @@ class Tuning:
             raise ConfigError("dtype='bfloat16' without LoRA would round small updates away; set lora_rank, or dtype='float32'")
 
 
-def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: Tuning) -> nn.Module | None:
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What `prepare` did to a model.
+
+    Attributes:
+        adapted: PEFT's view of the model.
+        scaling: of the adapters' products.
+        first: model id of the token table's first token.
+        tied: whether the head shares the embedding's matrix.
+    """
+
+    adapted: nn.Module
+    scaling: float
+    first: int
+    tied: bool
+
+    def merge(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's ``state_dict`` as ordinary weights, see `merged_state`."""
+        return merged_state(state, self.scaling, self.first, self.tied)
+
+    def save(self, state: Mapping[str, Tensor], base: str, folder: Path) -> None:
+        """Writes adapters and rows alone, in PEFT's format; ``python -m training.merge`` joins them with their base again.
+
+        Args:
+            state: the model's ``state_dict``; whole tensors.
+            base: folder or hub name of the model that they change.
+            folder: written into; created if need be.
+        """
+        for config in self.adapted.peft_config.values():  # type: ignore[union-attr]
+            config.base_model_name_or_path = base
+        named = {f"base_model.model.{name}": value for name, value in state.items()}
+        self.adapted.save_pretrained(folder, state_dict=named, save_embedding_layers=False)  # type: ignore[operator]
+
+
+def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: Tuning) -> Tuned | None:
     """Freezes what shall not learn and puts the adapters in, in place.
 
     Returns:
-        PEFT's view of the model, for `save_adapter`; None without LoRA.
+        What merging needs; None without LoRA.
     """
     if tuning.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -85,7 +119,8 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: 
         target_modules=_target_pattern(model, parts),
         trainable_token_indices={"embed_tokens": rows} if is_tied(model) else {"embed_tokens": rows, "lm_head": rows},
     )
-    return get_peft_model(model, config)
+    tied = is_tied(model)
+    return Tuned(get_peft_model(model, config), tuning.lora_alpha / tuning.lora_rank, first, tied)
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -101,13 +136,6 @@ def _target_pattern(model: PreTrainedModel, parts: list[str]) -> str:
         for part in parts
     }  # fmt: skip
     return "|".join(rf"{_PARTS[part]}(.*\.)?({'|'.join(map(re.escape, names))})" for part, names in layers.items())
-
-
-def save_adapter(adapted: nn.Module, base: str, folder: Path) -> None:
-    """Writes adapters and rows alone, in PEFT's format; ``python -m training.merge`` joins them with their base again."""
-    for config in adapted.peft_config.values():  # type: ignore[union-attr]
-        config.base_model_name_or_path = base
-    adapted.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
 
 
 @torch.no_grad()

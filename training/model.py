@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -161,7 +162,7 @@ def load_model(name: str, dtype: str = "float32", extended: bool = False) -> tup
         model, report = AutoModelForImageTextToText.from_pretrained(
             name, attn_implementation="sdpa", dtype=DTYPES[dtype], output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ConfigError(f"{name}: cannot be loaded as a checkpoint folder or a hub name: {error}") from error
     absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if absent:

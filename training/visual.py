@@ -39,16 +39,40 @@ class Visual:
         return Visual(change(self.tokens), tuple(change(part) for part in self.deepstack))
 
 
-def preprocessor_of(config: PretrainedConfig, image_size_wh: tuple[int, int]) -> Preprocessor:
-    """The resize-and-normalise that a model expects: its patch geometry, and its architecture's pixel statistics.
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """How a model takes pictures.
 
-    Raises:
-        ConfigError: the size is no multiple of the model's visual tokens.
+    Attributes:
+        patch_size: side of a patch, pixels.
+        merge_size: patches along each side of a visual token.
+        temporal_patch_size: frames per patch.
+        mean_rgb: of its architecture's pixel statistics, of values scaled to 0..1.
+        deviation_rgb: likewise.
     """
-    vision = config.vision_config
-    mean, deviation = STATISTICS_RGB[config.model_type]
-    sizes = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-    return Preprocessor(image_size_wh, *sizes, mean, deviation)
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    mean_rgb: tuple[float, float, float]
+    deviation_rgb: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> Pixels:
+        """Those of a model, by its configuration."""
+        vision = config.vision_config
+        sizes = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        return cls(*sizes, *STATISTICS_RGB[config.model_type])
+
+    def preprocessor(self, image_size_wh: tuple[int, int]) -> Preprocessor:
+        """The resize-and-normalise for one image size.
+
+        Raises:
+            ConfigError: the size is no multiple of a visual token.
+        """
+        return Preprocessor(
+            image_size_wh, self.patch_size, self.merge_size, self.temporal_patch_size, self.mean_rgb, self.deviation_rgb
+        )
 
 
 def encode_pictures(model: PreTrainedModel, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Visual:
