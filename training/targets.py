@@ -19,6 +19,12 @@ LANE_ROW_STEP = 3  # grid rows between two points of a lane
 DENSE_CHANNELS = ("lane", "drivable", "vehicle", "vulnerable", "obstacle", "sign")
 _VEHICLES = ("car", "truck", "bus")
 _VULNERABLE = ("two_wheeler", "pedestrian")
+_CHANNEL_CLASSES = {
+    2: ("boxes", _VEHICLES),
+    3: ("boxes", _VULNERABLE),
+    4: ("boxes", tuple(name for name in BOX_CLASSES if name not in _VEHICLES + _VULNERABLE)),
+    5: ("signs", SIGN_CLASSES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,9 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
     for kind, channels in (("lanes", [0]), ("drivable", [1]), ("boxes", [2, 3, 4]), ("signs", [5])):
         if kind not in sample.known:
             picture[channels] = 255
+    for channel, (kind, classes) in _CHANNEL_CLASSES.items():  # a kind may be labelled in some of its classes only
+        if not set(classes) <= set(sample.meta.get("labelled_classes", {}).get(kind, classes)):
+            picture[channel] = 255
     return picture
 
 

@@ -56,6 +56,13 @@ def questions(sample: Sample) -> list[Question]:
     return [Question(n, v, np.asarray(p, np.float64)) for n, v, p in found if v and v in prompts.CLASSIFY_CHOICES[n]]
 
 
+def _phrased(sample: Sample) -> list[Question]:
+    """The same questions where a data set asks them as phrases."""
+    asked = [p for p in sample.phrases if p.task == "classify" and p.answer in prompts.CLASSIFY_CHOICES.get(p.text, ())]
+    places = ((p, p.regions[0].xyxy_px if p.regions[0].xyxy_px is not None else p.regions[0].point_px) for p in asked)
+    return [Question(p.text, p.answer, np.reshape(at, (-1, 2)).astype(np.float64)) for p, at in places if at is not None]
+
+
 def segments_of(question: Question, form: str, size_wh: tuple[int, int]) -> tuple[str, str]:
     """The user's turn: the question with its region in one of `REGION_FORMS`."""
     points_norm = np.clip(px_to_norm(question.points_px, size_wh), 0.0, 1.0)
@@ -104,7 +111,7 @@ class ClassificationRecipe:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Conversation | None:
         """The conversation; None where the picture answers none of the questions."""
-        asked = [q for q in questions(sample) if not self.attributes or q.attribute in self.attributes]
+        asked = [q for q in (*questions(sample), *_phrased(sample)) if not self.attributes or q.attribute in self.attributes]
         if not asked:
             return None
         names = sorted({question.attribute for question in asked})

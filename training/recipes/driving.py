@@ -10,7 +10,7 @@ import numpy as np
 from getok_drive.tokens.vocab import TOKEN_ID
 from training.collate import Layout
 from training.recipes.conversation import IGNORE, Conversation, LossWeights, Script
-from training.recipes.partial import Labelling
+from training.recipes.partial import Labelling, assume_complete
 from training.recipes.refining import write_refinement
 from training.samples import Sample
 from training.targets import Noise, Target, elements_of, noisy_targets
@@ -25,7 +25,7 @@ class DrivingRecipe:
         noise: on the context; ``None`` for evaluation.
         refine_points: at most so many points are taught in the refinement turn (see `write_refinement`).
         weights: of the answer's tokens.
-        assume_complete: see `Labelling.of`.
+        assume_complete: see `training.recipes.partial.assume_complete`.
     """
 
     layout: Layout
@@ -38,7 +38,8 @@ class DrivingRecipe:
         """The conversation; ``rng`` draws the noise and the refinement's part. None where no kind is labelled."""
         if not sample.known:
             return None
-        layout, labelling = self.layout, Labelling.of(sample, self.assume_complete)
+        sample = assume_complete(sample, self.assume_complete)
+        layout, labelling = self.layout, Labelling.of(sample)
         targets = noisy_targets(elements_of(sample), self.noise, rng)
         targets = [t for t in targets if not t.phantom or labelling.teaches(t.element.kind)]
         script = Script()

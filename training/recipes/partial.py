@@ -18,7 +18,7 @@ with the second left out, the model would learn from TuSimple never to stop.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import BOX_CLASSES, SIGN_CLASSES, TOKEN_ID
@@ -46,22 +46,14 @@ class Labelling:
     derived: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, sample: Sample, assume_complete: Collection[str] = ()) -> Labelling:
-        """How a sample is labelled.
-
-        Args:
-            sample: with ``known``, and ``meta``'s ``labelled_classes`` and ``derived`` where they apply.
-            assume_complete: kinds (``boxes``, ``signs``) whose labelled classes are taken for all there are in these pictures.
-        """
+    def of(cls, sample: Sample) -> Labelling:
+        """How a sample is labelled: its ``known``, and ``labelled_classes`` and ``derived`` of its ``meta`` where they apply."""
         classes = sample.meta.get("labelled_classes", {})
         unlabelled = frozenset(number for number, kind in enumerate(LABELLED_KINDS) if kind not in sample.known)
         partly = frozenset(
             number
             for number, kind in enumerate(LABELLED_KINDS)
-            if kind in _CLASSES
-            and kind in classes
-            and kind not in assume_complete
-            and not set(_CLASSES[kind]) <= set(classes[kind])
+            if not set(_CLASSES.get(kind, ())) <= set(classes.get(kind, _CLASSES.get(kind, ())))
         )
         return cls(unlabelled, partly - unlabelled, frozenset(sample.meta.get("derived", ())))
 
@@ -88,3 +80,12 @@ class Labelling:
     def taught_words(self, kind: str) -> tuple[bool, ...]:
         """For each token of an element's head, whether it is taught: the kind itself always, guessed words never."""
         return True, *(name not in self.derived for name in _DERIVED_WORDS[kind])
+
+
+def assume_complete(sample: Sample, kinds: Collection[str]) -> Sample:
+    """The sample with the labelled classes of some kinds (``boxes``, ``signs``) taken for all that there are in the picture."""
+    classes = sample.meta.get("labelled_classes", {})
+    if not set(kinds) & set(classes):
+        return sample
+    kept = {kind: names for kind, names in classes.items() if kind not in kinds}
+    return replace(sample, meta={**sample.meta, "labelled_classes": kept})
