@@ -1,4 +1,4 @@
-"""Build `getok_drive_msgs` into the current virtual environment, beside the ROS 2 wheels of PyPI.
+"""Build `getok_drive_msgs`, and the `tf2_msgs` that PyPI lacks, into the current virtual environment, beside its ROS 2 wheels.
 
     python scripts/build_msgs.py [--install-tools] [--force] [--wheel DIR]
 
@@ -22,14 +22,15 @@ from pathlib import Path
 WORKSPACE = Path(__file__).resolve().parent.parent / "ros2_ws"
 PACKAGE = WORKSPACE / "src" / "getok_drive_msgs"
 PREFIX = Path(sys.prefix)
+PACKAGES = (PACKAGE, WORKSPACE / "wheels" / "tf2_msgs")
 STAMP = PREFIX / "share" / "getok_drive_msgs" / "sources.sha256"
 
 
 def sources_sha256() -> str:
     """Hash over every file that the build reads and the Python it is built for."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in sorted(p for p in PACKAGE.rglob("*") if p.is_file()):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted(p for package in PACKAGES for p in package.rglob("*") if p.is_file()):
+        digest.update(path.relative_to(WORKSPACE).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -64,14 +65,15 @@ def check_tools() -> None:
 
 def build_and_install() -> None:
     """Configures, compiles and installs into this environment."""
-    with tempfile.TemporaryDirectory(prefix="getok_drive_msgs_") as folder:
-        build = Path(folder)
-        run(
-            "cmake", "-S", PACKAGE, "-B", build, "-G", "Ninja", f"-DCMAKE_INSTALL_PREFIX={PREFIX}",
-            f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF",
-            f"-DCMAKE_PROJECT_INCLUDE={PACKAGE / 'cmake' / 'pypi_wheels.cmake'}",
-        )  # fmt: skip
-        run("cmake", "--build", build, "--target", "install")
+    for package in PACKAGES:
+        with tempfile.TemporaryDirectory(prefix=f"{package.name}_") as folder:
+            build = Path(folder)
+            run(
+                "cmake", "-S", package, "-B", build, "-G", "Ninja", f"-DCMAKE_INSTALL_PREFIX={PREFIX}",
+                f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF",
+                f"-DCMAKE_PROJECT_INCLUDE={PACKAGE / 'cmake' / 'pypi_wheels.cmake'}",
+            )  # fmt: skip
+            run("cmake", "--build", build, "--target", "install")
     STAMP.write_text(sources_sha256() + "\n")
 
 

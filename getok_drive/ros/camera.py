@@ -17,18 +17,20 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from getok_drive.errors import CalibrationError
-from getok_drive.geometry.camera import CameraModel
+from getok_drive.geometry.camera import SE3, CameraModel
 from getok_drive.geometry.ground import GroundProjector
 from getok_drive.ros.calibration import Calibration, camera_from_info
 from getok_drive.ros.health import CameraHealth
 from getok_drive.ros.images import FrameRejected, compressed_to_bgr, image_to_bgr
 from getok_drive.ros.params import NodeParams
 from getok_drive.ros.slot import LatestSlots
+from getok_drive.ros.transforms import StaticTransforms
 from getok_drive.types import ImageBgr
 
 # The callback only moves bytes to the slot, so the queue is drained at once and makes no frame older; it is there so that a
 # stall of the executor does not hide frames from the counts.
 _QUEUE = 4
+_MOST_UPRIGHT = 0.999  # cosine of viewing direction and vertical; above it, the frame is a link's own, not the optical one
 _MAX_MESSAGE_BYTES = 400_000_000  # refuses before anything is unpacked
 
 
@@ -49,12 +51,23 @@ class Capture:
 class CameraIntake:
     """The checks that every frame of one camera passes, and its calibration. Needs no node: the replay of bags uses it, too."""
 
-    def __init__(self, name: str, image_topic: str, info_topic: str, compressed: bool, calibration: Calibration) -> None:
+    def __init__(
+        self,
+        name: str,
+        image_topic: str,
+        info_topic: str,
+        compressed: bool,
+        calibration: Calibration,
+        transforms: StaticTransforms | None = None,
+        ground_frame: str = "",
+    ) -> None:
+        """With ``transforms`` the pose is looked up there, in ``ground_frame``; when that fails, ``calibration``'s is left."""
         self.name = name
         self.image_topic, self.info_topic = image_topic, info_topic
         self.kind = CompressedImage if compressed else Image
         self.health = CameraHealth(time.monotonic())
-        self.ground_frame = calibration.ground_frame
+        self.ground_frame = calibration.ground_frame  # of the projector in use
+        self._calibration, self._transforms, self._tf_ground_frame = calibration, transforms, ground_frame
         self._mount = calibration.cameras.get(name)
         self._last_stamp_ns = 0
         self._info_key: tuple[Any, ...] = ()
@@ -85,23 +98,45 @@ class CameraIntake:
         image = image_to_bgr(msg, params.mono16_bits) if self.kind is Image else compressed_to_bgr(msg)
         return Capture(msg.header, stamp, image)
 
-    def projector(self, size_wh: tuple[int, int], max_range_m: float) -> GroundProjector | None:
-        """Pixels to ground for images of this size; None where the camera is not calibrated for them (diagnostics say why)."""
-        key = (size_wh, max_range_m, self._camera)
+    def projector(self, size_wh: tuple[int, int], max_range_m: float, frame_id: str = "") -> GroundProjector | None:
+        """Pixels to ground for images of this size; None where the camera is not calibrated for them (diagnostics say why).
+
+        Args:
+            size_wh: of the image, pixels.
+            max_range_m: as `GroundProjector` has it.
+            frame_id: the image's frame, for the pose from `/tf_static`.
+        """
+        key = (size_wh, max_range_m, self._camera, frame_id, self._transforms.version if self._transforms else 0)
         if key == self._projector_key:
             return self._projector
         self._projector_key, self._projector = key, None
-        if self._camera is None:
-            self.health.calibration = "pixels only: no valid camera_info yet"
-        elif self._mount is None:
-            self.health.calibration = "pixels only: no pose of this camera in the calibration file"
-        else:
-            try:
-                self._projector = GroundProjector(self._camera.for_image(size_wh), self._mount.ground_SE3_cam, max_range_m)
-                self.health.calibration = f"calibrated, ground frame {self.ground_frame}"
-            except CalibrationError as error:
-                self.health.calibration = f"pixels only: {error}"
+        pose, note = self._pose(frame_id)
+        self.health.calibration_problem = note
+        try:
+            if pose is None:
+                raise CalibrationError(note or "no pose of this camera in the calibration file")
+            if self._camera is None:
+                raise CalibrationError("no valid camera_info yet")
+            self._projector = GroundProjector(self._camera.for_image(size_wh), pose, max_range_m)
+            self.health.calibration = f"calibrated, ground frame {self.ground_frame}"
+        except CalibrationError as error:
+            self.health.calibration = f"pixels only: {error}"
         return self._projector
+
+    def _pose(self, frame_id: str) -> tuple[SE3 | None, str]:
+        """``ground_SE3_cam``, if there is one, and what was wrong with the pose from `/tf_static`; sets `ground_frame`."""
+        note = ""
+        if self._transforms is not None:
+            try:
+                pose = self._transforms.lookup(self._tf_ground_frame, frame_id)
+                if abs(pose.rotation[2, 2]) > _MOST_UPRIGHT:
+                    raise CalibrationError(f"{frame_id!r} looks straight up or down: is it the camera's optical frame (z ahead)?")
+                self.ground_frame = self._tf_ground_frame
+                return pose, ""
+            except CalibrationError as error:
+                note = f"no pose from /tf_static: {error}"
+        self.ground_frame = self._calibration.ground_frame
+        return self._mount.ground_SE3_cam if self._mount else None, note
 
     def take_info(self, data: bytes) -> None:
         """Takes over a changed calibration; a broken one is counted once and the last good one stays in use."""
@@ -143,11 +178,20 @@ class CameraIntake:
 class CameraInput(CameraIntake):
     """Subscribes to one camera; frames go to its slot as serialised bytes, so that superseded ones cost almost nothing."""
 
-    def __init__(self, node: Node, index: int, params: NodeParams, slots: LatestSlots[bytes], calibration: Calibration) -> None:
+    def __init__(
+        self,
+        node: Node,
+        index: int,
+        params: NodeParams,
+        slots: LatestSlots[bytes],
+        calibration: Calibration,
+        transforms: StaticTransforms | None = None,
+    ) -> None:
         name, compressed = params.cameras[index], params.transport == "compressed"
         topic = params.image_topic.format(camera=name) + ("/compressed" if compressed else "")
         info_topic = node.resolve_topic_name(params.info_topic.format(camera=name))
-        super().__init__(name, node.resolve_topic_name(topic), info_topic, compressed, calibration)
+        image_topic = node.resolve_topic_name(topic)
+        super().__init__(name, image_topic, info_topic, compressed, calibration, transforms, params.ground_frame)
         self._node, self._index, self._slots = node, index, slots
         self._group = MutuallyExclusiveCallbackGroup()
         self._subscribing = threading.Lock()  # a change of QoS and the end of the active state come from different threads

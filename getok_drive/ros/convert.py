@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from getok_drive_msgs import msg as gm
 from std_msgs.msg import Header
 
 from getok_drive.geometry.ground import GroundProjector
+from getok_drive.ros.ground_scene import GroundScene
 from getok_drive.types import Scene
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """What a scene's messages need beside the scene itself.
 
@@ -33,6 +34,15 @@ class Context:
     ground_frame: str = ""
     projector: GroundProjector | None = None
     degraded: bool = False
+    _grounded: tuple[Scene, GroundScene] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def on_ground(self, scene: Scene) -> GroundScene | None:
+        """The scene on the ground, computed at the first call for it; None without a projector."""
+        if self.projector is None:
+            return None
+        if self._grounded is None or self._grounded[0] is not scene:
+            self._grounded = scene, GroundScene.of(scene, self.projector)
+        return self._grounded[1]
 
 
 def pixel_points(points_px: npt.NDArray[np.float32]) -> list[gm.PixelPoint]:
@@ -52,14 +62,14 @@ def attributes(values: Mapping[str, str]) -> list[gm.Attribute]:
 
 def scene_to_msg(scene: Scene, context: Context) -> gm.Scene:
     """The typed message without what is only known at publication (`age_ms`, `dropped_since_last`, more stages)."""
-    projector = context.projector
+    ground = context.on_ground(scene)
     out = gm.Scene(
         header=context.header,
         camera=context.camera,
         image_width=scene.image_size_wh[0],
         image_height=scene.image_size_wh[1],
-        calibrated=projector is not None,
-        ground_frame_id=context.ground_frame if projector else "",
+        calibrated=ground is not None,
+        ground_frame_id=context.ground_frame if ground else "",
         truncated=scene.truncated,
         tokens=scene.report.tokens,
         passes=scene.report.passes,
@@ -68,40 +78,33 @@ def scene_to_msg(scene: Scene, context: Context) -> gm.Scene:
         bundle_sha256=scene.bundle_sha256,
     )
     out.decode_issues = [gm.DecodeIssue(reason=name, count=count) for name, count in sorted(scene.report.issues.items())]
-    for lane in scene.lanes:
+    for i, lane in enumerate(scene.lanes):
         lane_msg = gm.Lane(type=lane.type, color=lane.color, confidence=lane.confidence, points_px=pixel_points(lane.points_px))
-        if projector:
-            lane_msg.points_ground_m = ground_points(projector.points(lane.points_px))
+        if ground:
+            lane_msg.points_ground_m = ground_points(ground.lanes_m[i])
         out.lanes.append(lane_msg)
-    for area in scene.drivable:
+    for i, area in enumerate(scene.drivable):
         area_msg = gm.DrivableArea(confidence=area.confidence, polygon_px=pixel_points(area.polygon_px))
-        if projector:
-            area_msg.polygon_ground_m = ground_points(projector.polygon(area.polygon_px))
+        if ground:
+            area_msg.polygon_ground_m = ground_points(ground.areas_m[i])
         out.drivable_areas.append(area_msg)
-    for box in scene.boxes:
+    for i, box in enumerate(scene.boxes):
         corners = pixel_points(box.xyxy_px.reshape(2, 2))
         box_msg = gm.Box(class_name=box.class_name, confidence=box.confidence, attributes=attributes(box.attributes))
         box_msg.top_left_px, box_msg.bottom_right_px = corners
-        if projector:
-            box_msg.footprint_ground_m = ground_points(footprint_m(projector, box.xyxy_px))
+        if ground:
+            box_msg.footprint_ground_m = ground_points(ground.feet_m[i])
         out.boxes.append(box_msg)
-    for sign in scene.signs:
+    for i, sign in enumerate(scene.signs):
         sign_msg = gm.Sign(class_name=sign.class_name, color=sign.color, confidence=sign.confidence)
         sign_msg.attributes = attributes(sign.attributes)
         sign_msg.center_px = pixel_points(sign.point_px[None])[0]
-        if projector:
-            x, y, z = projector.directions(sign.point_px[None])[0].tolist()
+        if ground:
+            x, y, z = ground.sign_directions[i].tolist()
             if np.isfinite(x):
                 sign_msg.direction = [Vector3(x=x, y=y, z=z)]
         out.signs.append(sign_msg)
     return out
-
-
-def footprint_m(projector: GroundProjector, xyxy_px: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Ground points ``(2, 3)`` of a box's lower corners, left then right; ``(0, 3)`` when one does not meet the ground."""
-    x0, _, x1, y1 = xyxy_px.tolist()
-    points = projector.points([[x0, y1], [x1, y1]])
-    return points if np.isfinite(points).all() else points[:0]
 
 
 def stages(durations_ms: Mapping[str, float]) -> list[gm.StageDuration]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from nav_msgs.msg import OccupancyGrid
 
-from getok_drive.ros.convert import Context, footprint_m
+from getok_drive.ros.convert import Context
 from getok_drive.ros.params import NodeParams
 from getok_drive.types import Scene
 
@@ -36,7 +36,8 @@ def scene_to_grid(scene: Scene, context: Context, params: NodeParams) -> Occupan
 
 def grid_cells(scene: Scene, context: Context, params: NodeParams) -> npt.NDArray[np.int8]:
     """``(rows along y, columns along x)`` int8 with the values of an OccupancyGrid."""
-    assert context.projector is not None
+    ground = context.on_ground(scene)
+    assert context.projector is not None and ground is not None
     columns = round(params.grid_length_m / params.grid_resolution_m)
     rows = round(params.grid_width_m / params.grid_resolution_m)
     cells = np.full((rows, columns), UNKNOWN, dtype=np.int16)
@@ -51,11 +52,10 @@ def grid_cells(scene: Scene, context: Context, params: NodeParams) -> npt.NDArra
     width, height = scene.image_size_wh
     border = [(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)]
     fill(context.projector.polygon(border), OCCUPIED)
-    for area in scene.drivable:
-        fill(context.projector.polygon(area.polygon_px), FREE)
+    for area_m in ground.areas_m:
+        fill(area_m, FREE)
     camera_xy = context.projector.ground_SE3_cam.translation_m[:2]
-    for box in scene.boxes:
-        feet = footprint_m(context.projector, box.xyxy_px)
+    for feet in ground.feet_m:
         if len(feet) == 2:
             away = feet[:, :2] - camera_xy
             behind = feet.copy()

@@ -37,6 +37,7 @@ class CameraHealth:
         self._dropped = self._news = self._taken = self._overtaken = 0
         self._problem = ""
         self.calibration = "not calibrated: pixels only"
+        self.calibration_problem = ""  # what was asked for and could not be had; a WARN
 
     def received(self, now_s: float, superseded: bool) -> None:
         """A frame arrived; ``superseded``: it replaced one that was waiting."""
@@ -130,6 +131,8 @@ class CameraHealth:
             return Verdict(ERROR, f"processing takes {median_ms:.0f} ms, above slow_error_ms", values)
         if news:
             return Verdict(WARN, f"{news} message(s) rejected, last: {problem}", values)
+        if self.calibration_problem:
+            return Verdict(WARN, self.calibration_problem, values)
         if median_ms is not None and median_ms > params.slow_warn_ms:
             return Verdict(WARN, f"processing takes {median_ms:.0f} ms, above slow_warn_ms", values)
         return Verdict(OK, "running" if self._processed else "waiting for the first image", values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration
@@ -9,8 +11,8 @@ from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from getok_drive.geometry.ground import GroundProjector
-from getok_drive.ros.convert import Context, footprint_m
+from getok_drive.geometry.camera import SE3
+from getok_drive.ros.convert import Context
 from getok_drive.types import Box, Scene, Sign
 
 _RGB = {
@@ -29,14 +31,13 @@ def scene_to_markers(scene: Scene, context: Context, lifetime_s: float) -> Marke
     themselves after ``lifetime_s``, so that a viewer never shows old geometry as current.
     """
     out = MarkerArray()
-    projector = context.projector
+    projector, ground = context.projector, context.on_ground(scene)
     frame = context.ground_frame if projector else context.header.frame_id
     out.markers.append(_marker(context, frame, "", 0, Marker.ARROW, (0.0, 0.0, 0.0), 0.0))
     out.markers[0].action = Marker.DELETEALL
-    if projector is None:
+    if projector is None or ground is None:
         return out
-    for lane in scene.lanes:
-        points = projector.points(lane.points_px)
+    for lane, points in zip(scene.lanes, ground.lanes_m, strict=True):
         for run in _finite_runs(points):
             marker = _marker(
                 context, frame, "lanes", len(out.markers), Marker.LINE_STRIP, _RGB.get(lane.color, _RGB["white"]), 1.0
@@ -44,18 +45,22 @@ def scene_to_markers(scene: Scene, context: Context, lifetime_s: float) -> Marke
             marker.scale.x = _LINE_WIDTH_M
             marker.points = _points(run)
             out.markers.append(marker)
-    for area in scene.drivable:
-        polygon = projector.polygon(area.polygon_px)
+    for polygon in ground.areas_m:
         triangles = triangulate(polygon[:, :2])
         if triangles:
             marker = _marker(context, frame, "drivable", len(out.markers), Marker.TRIANGLE_LIST, _RGB["green"], 0.35)
             marker.scale.x = marker.scale.y = marker.scale.z = 1.0
             marker.points = _points(polygon[np.array(triangles).reshape(-1)])
             out.markers.append(marker)
-    for box in scene.boxes:
-        out.markers += _box_markers(box, context, projector, len(out.markers))
-    for sign in scene.signs:
-        out.markers += _sign_markers(sign, context, projector, len(out.markers))
+    cam_SE3_ground = projector.ground_SE3_cam.inverse()
+    focal_px = float(projector.camera.K[1, 1])
+    for box, feet in zip(scene.boxes, ground.feet_m, strict=True):
+        if len(feet):
+            out.markers += _box_markers(box, context, feet, cam_SE3_ground, focal_px, len(out.markers))
+    signs_m = projector.ground_SE3_cam.apply(ground.sign_directions * _SIGN_DISTANCE_M)
+    for sign, at_m in zip(scene.signs, signs_m.tolist(), strict=True):
+        if math.isfinite(at_m[0]):
+            out.markers += _sign_markers(sign, context, at_m, len(out.markers))
     seconds = int(lifetime_s)
     lifetime = Duration(sec=seconds, nanosec=int((lifetime_s - seconds) * 1e9))
     for marker in out.markers[1:]:
@@ -63,16 +68,15 @@ def scene_to_markers(scene: Scene, context: Context, lifetime_s: float) -> Marke
     return out
 
 
-def _box_markers(box: Box, context: Context, projector: GroundProjector, index: int) -> list[Marker]:
-    feet = footprint_m(projector, box.xyxy_px)
-    if len(feet) == 0:
-        return []
+def _box_markers(
+    box: Box, context: Context, feet: npt.NDArray[np.float64], cam_SE3_ground: SE3, focal_px: float, index: int
+) -> list[Marker]:
     left, right = feet
     centre, across = (left + right) / 2, left - right
     # Height from the pixel height at the distance of the feet (exact for an upright box seen by a level camera).
     _, y0, _, y1 = box.xyxy_px.tolist()
-    depth_m = float(projector.ground_SE3_cam.inverse().apply(centre[None])[0, 2])
-    height_m = max((y1 - y0) * depth_m / float(projector.camera.K[1, 1]), 0.1)
+    depth_m = float(cam_SE3_ground.apply(centre[None])[0, 2])
+    height_m = max((y1 - y0) * depth_m / focal_px, 0.1)
     yaw = float(np.arctan2(across[1], across[0]))
     wall = _marker(context, context.ground_frame, "boxes", index, Marker.CUBE, _RGB["orange"], 0.6)
     wall.pose.position = Point(x=float(centre[0]), y=float(centre[1]), z=height_m / 2)
@@ -81,11 +85,7 @@ def _box_markers(box: Box, context: Context, projector: GroundProjector, index: 
     return [wall, _text(context, "box_names", index + 1, (centre[0], centre[1], height_m + 0.4), box.class_name)]
 
 
-def _sign_markers(sign: Sign, context: Context, projector: GroundProjector, index: int) -> list[Marker]:
-    direction = projector.directions(sign.point_px[None])
-    if not np.isfinite(direction).all():
-        return []
-    at = projector.ground_SE3_cam.apply(direction * _SIGN_DISTANCE_M)[0].tolist()
+def _sign_markers(sign: Sign, context: Context, at: list[float], index: int) -> list[Marker]:
     ball = _marker(context, context.ground_frame, "signs", index, Marker.SPHERE, _RGB.get(sign.color, _RGB["white"]), 0.9)
     ball.pose.position = Point(x=at[0], y=at[1], z=at[2])
     ball.scale.x = ball.scale.y = ball.scale.z = 0.6

@@ -30,7 +30,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from getok_drive.errors import ConfigError, GetokError
-from getok_drive.ros import services
+from getok_drive.ros import services, tf
 from getok_drive.ros.calibration import load_calibration
 from getok_drive.ros.camera import CameraInput
 from getok_drive.ros.diagnostics import to_msg
@@ -63,6 +63,7 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
         self.cameras: list[CameraInput] = []
         self._outputs: list[CameraOutputs] = []
         self._worker: Worker | None = None
+        self._transforms: tf.Listener | None = None
         self._degrade = DegradeControl()
         self._degraded = False
         self._failure = ""
@@ -129,6 +130,7 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
             self._loading_since_s = None
         self._slots: LatestSlots[bytes] = LatestSlots(len(params.cameras))
         self._calibration = calibration
+        self._transforms = tf.Listener(self) if params.ground_frame else None
         self._outputs = [CameraOutputs(self, name, len(params.cameras) == 1) for name in params.cameras]
         self.state = "inactive"
         self.get_logger().info(f"configured: {self.engine.progress}")
@@ -136,7 +138,8 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
     def _activate(self) -> None:
         params = self.params
         self._slots = LatestSlots(len(params.cameras))
-        cameras = [CameraInput(self, i, params, self._slots, self._calibration) for i in range(len(params.cameras))]
+        transforms = self._transforms.tree if self._transforms else None
+        cameras = [CameraInput(self, i, params, self._slots, self._calibration, transforms) for i in range(len(params.cameras))]
         self._worker = Worker(
             self, self.engine, cameras, self._outputs, self._slots, lambda: (self.params, self._degraded, self.enabled)
         )
@@ -159,6 +162,9 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
     def _free(self) -> None:
         self._deactivate()
         self._destroy_outputs()
+        listener, self._transforms = self._transforms, None
+        if listener is not None:
+            listener.stop()
         self.engine.unload()
         self.state = "unconfigured"
 

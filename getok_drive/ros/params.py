@@ -68,6 +68,10 @@ class NodeParams:
     calibration: str = setting(
         "", "YAML file with camera poses (and intrinsics, if camera_info has none); empty: pixels only.", when="unconfigured"
     )
+    ground_frame: str = setting(
+        "", "Frame with z=0 on the ground (such as base_footprint): camera poses come from /tf_static; empty: from calibration.",
+        when="unconfigured",
+    )  # fmt: skip
     max_range_m: float = setting(
         60.0, "Ground points further ahead are left out.", unit="m", low=1.0, high=500.0, when="inactive"
     )

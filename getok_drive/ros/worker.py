@@ -88,7 +88,7 @@ class Worker:
         self._index[index] += 1
         frame = Frame(capture.image_bgr, capture.stamp_ns, camera.image_topic, self._index[index] - 1)
         scene = self._run(frame, limits)
-        projector = camera.projector(frame.size_wh, params.max_range_m)
+        projector = camera.projector(frame.size_wh, params.max_range_m, str(capture.header.frame_id))
         ground_frame = camera.ground_frame if projector else ""
         context = Context(capture.header, camera.name, ground_frame, projector, degraded)
         with self._publishing:

@@ -41,6 +41,15 @@ def test_the_intake_takes_or_names_everything(kind: type) -> None:
     assert want <= set(reasons), reasons
 
 
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\1\0", b"\0\1\0\0"])
+def test_less_than_a_message(data: bytes) -> None:
+    for kind in (Image, CompressedImage):
+        intake = CameraIntake("camera", "/camera/image_raw", "/camera/camera_info", kind is CompressedImage, Calibration())
+        with pytest.raises(FrameRejected, match="cannot be read") as caught:
+            intake.unpack(data, NodeParams(), NOW_NS)
+        assert caught.value.reason == "malformed_message"
+
+
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", [Image, CompressedImage])
 def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:

@@ -13,9 +13,7 @@ def test_cameras_that_come_and_go(ros: Client) -> None:
     result = soak(ros, 16.0, pause_s=2.0)
     assert not result.crashed and result.exit_code == 0
     assert result.events >= 2 and result.scenes > 10
-    # In so short a run memory is still settling, and a loaded machine may be late; the long form holds the real limits.
-    assert result.growth_mb < 60.0, result
-    assert result.recoveries_s and max(result.recoveries_s) < 15.0, result
+    assert not result.failures(), result  # the very limits of the long form
 
 
 def test_verdicts_can_fail() -> None:
