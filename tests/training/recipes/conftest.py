@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip("transformers", reason="needs the extra 'train'")
@@ -23,6 +22,7 @@ from training.recipes.settings import RecipeConfig
 from training.samples import Phrase, Region, Sample
 
 SIZE_WH = (96, 54)
+BUSY_SEEDS = (0, 2)  # frames with several boxes, a sign and a lane
 
 
 def labelled(seed: int) -> Sample:
@@ -45,21 +45,10 @@ def labelled(seed: int) -> Sample:
     )  # fmt: skip
 
 
-def busy_seeds(count: int) -> list[int]:
-    """Seeds of frames with at least two boxes and a sign."""
-    found = []
-    for seed in range(200):
-        sample = world.render(seed, SIZE_WH, masks=True)
-        if len(np.unique(sample.masks["instance"])) > 2 and sample.signs and sample.lanes:
-            found.append(seed)
-        if len(found) == count:
-            break
-    return found
-
-
 @pytest.fixture(scope="session")
 def minis() -> list[Sample]:
-    return [labelled(seed) for seed in busy_seeds(2)]
+    """The samples of the data set."""
+    return [labelled(seed) for seed in BUSY_SEEDS]
 
 
 @pytest.fixture(scope="session")

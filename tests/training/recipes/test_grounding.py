@@ -208,7 +208,7 @@ def test_offset_records_are_those_of_the_tool(tmp_path, workshop, encoder):
     from training.offset_data import main
 
     out = tmp_path / "offsets.jsonl"
-    assert main(["--dataset", "world:3-3", "--size", "96x54", "--out", str(out)]) == 0
+    assert main(["--dataset", "world:3-3", "--size", "96x54", "--rounds", "1", "--out", str(out)]) == 0
     samples = ChatList(out)
     assert len(samples) > 2
     for index in range(len(samples)):
