@@ -144,6 +144,7 @@ def match_by_confidence(
     thresholds: Sequence[float] = (0.5,),
     class_name: str | None = None,
     min_height_px: Sequence[float] | float = 0.0,
+    max_height_px: Sequence[float] | float = np.inf,
 ) -> list[ScoredHits]:
     """COCO's greedy matching over a set of pictures (without its limit of 100 predictions a picture).
 
@@ -153,21 +154,23 @@ def match_by_confidence(
         thresholds: least IoU of a match; one result each.
         class_name: match this class alone; None: all classes as one.
         min_height_px: ground truth below it is ignored; one number, or one a picture.
+        max_height_px: ground truth from it on is ignored, likewise.
     """
-    limits = np.broadcast_to(np.asarray(min_height_px, dtype=np.float64), (len(truth),)).tolist()
+    least, most = (np.broadcast_to(np.asarray(px, dtype=np.float64), (len(truth),)) for px in (min_height_px, max_height_px))
+    limits = list(zip(least.tolist(), most.tolist(), strict=True))
     confidences: list[FloatArray] = []
     pictures: list[npt.NDArray[np.int64]] = []
     states: list[list[int]] = [[] for _ in thresholds]  # of every prediction: 1 hit, 0 miss, -1 counts neither way
     counted_truth = np.zeros(len(truth))
     for picture, (all_truth, all_predicted, limit) in enumerate(zip(truth, predicted, limits, strict=True)):
         gt, dt = all_truth.only(class_name), all_predicted.only(class_name)
-        counted = gt.heights_px >= limit
+        counted = (gt.heights_px >= limit[0]) & (gt.heights_px < limit[1])
         counted_truth[picture] = counted.sum()
         order = np.argsort(-dt.confidences, kind="stable")
         confidences.append(dt.confidences[order])
         pictures.append(np.full(len(order), picture))
         candidates = _candidates(box_ious(dt.xyxy_px[order], gt.xyxy_px), counted, min(thresholds))
-        small = (dt.heights_px[order] < limit).tolist()
+        other_size = ((dt.heights_px[order] < limit[0]) | (dt.heights_px[order] >= limit[1])).tolist()
         for threshold, state in zip(thresholds, states, strict=True):
             taken: set[int] = set()
             for index, partners in enumerate(candidates):
@@ -177,7 +180,7 @@ def match_by_confidence(
                         state.append(1 if counted[box] else -1)
                         break
                 else:
-                    state.append(-1 if small[index] else 0)
+                    state.append(-1 if other_size[index] else 0)
     scores = np.concatenate([np.zeros(0), *confidences])
     of_picture = np.concatenate([np.zeros(0, dtype=np.int64), *pictures])
     results = []

@@ -18,6 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 
 LANE_HIT = 0.5  # stroke IoU that makes a lane a true positive
 MIN_HEIGHT = 0.05  # of the image height: shorter boxes are ignored in the headline
+SIZES = {"small": (0.0, 0.05), "medium": (0.05, 0.15), "large": (0.15, np.inf)}  # heights of boxes, of the image height
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class FrameScore:
         truth_boxes: labelled boxes, for average precision.
         predicted_boxes: predicted boxes, likewise.
         box_limit_px: height below which labelled boxes are ignored.
+        height_px: of the picture.
         quality: 0..1, mean over the kinds; orders the worst cases.
     """
 
@@ -42,6 +44,7 @@ class FrameScore:
     truth_boxes: Boxes | None = None
     predicted_boxes: Boxes | None = None
     box_limit_px: float = 0.0
+    height_px: int = 0
     quality: float = 1.0
 
 
@@ -92,6 +95,10 @@ def _score_boxes(
     for name, least in (("boxes", limit_px), ("boxes_all_sizes", 0.0)):
         rows[name] = detection.detection_counts_by_class(truth, predicted, classes, 0.5, least).ravel()
         rows[f"{name}_class_agnostic"] = detection.detection_counts(truth, predicted, 0.5, least)
+    for name, (least, most) in SIZES.items():
+        heights_px = (least * sample.size_wh[1], most * sample.size_wh[1])
+        counts = detection.detection_counts_by_class(truth, predicted, classes, 0.5, *heights_px)
+        rows[f"boxes_{name}"] = counts.sum(axis=0)
     match = detection.box_hits(truth, predicted)
     matched = [(sample.boxes[g].attributes, scene.boxes[p].attributes) for p, g in enumerate(match) if g >= 0]
     for attribute in ("visible_state", "road_blockage"):
@@ -137,7 +144,8 @@ def score_frame(
 
     Returns:
         Rows ``lanes`` (10 thresholds x (TP, FP, FN)), ``drivable`` (see `drivable.region_row`), ``boxes``, ``boxes_all_sizes``,
-        ``signs`` (classes x (TP, FP, FN)), their ``*_class_agnostic`` sums, and ``(equal, matched)`` of the attributes.
+        ``signs`` (classes x (TP, FP, FN)), their ``*_class_agnostic`` sums, ``boxes_`` and one of `SIZES` (TP, FP, FN), and
+        ``(equal, matched)`` of the attributes.
     """
     if scene.image_size_wh != sample.size_wh:
         raise ValueError(f"{key}: the scene is for a picture of {scene.image_size_wh} px, the labels are for {sample.size_wh}")
@@ -157,4 +165,5 @@ def score_frame(
     if "signs" in asked:
         qualities.append(_score_signs(sample, scene, sign_classes, rows, pairs))
     group = sample.meta.get("sequence") or key
-    return FrameScore(key, group, rows, pairs, truth, predicted, limit_px, float(np.mean(qualities)) if qualities else 1.0)
+    quality = float(np.mean(qualities)) if qualities else 1.0
+    return FrameScore(key, group, rows, pairs, truth, predicted, limit_px, sample.size_wh[1], quality)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics import culane, drivable
+from training.metrics import bdd100k, culane, drivable
 from training.metrics.detection import average_precision, match_by_confidence
-from training.metrics.frame import FrameScore
+from training.metrics.frame import SIZES, FrameScore
+from training.metrics.headlines import share
 from training.metrics.intervals import (
     Estimate,
     Statistic,
@@ -17,7 +18,6 @@ from training.metrics.intervals import (
     f1,
     group_rows,
     precision,
-    ratio,
     recall,
     resampling_weights,
 )
@@ -59,10 +59,6 @@ class RowSet:
         return any(name in score.rows for score in self.scores)
 
 
-def _share(rows: FloatArray) -> FloatArray:
-    return ratio(rows[..., 0], rows[..., 1])
-
-
 def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
     """CULane F1@50 (headline), F1@75, mF1, precision and recall at 50; type and colour of lanes that were hit."""
     of, width = RowSet(scores), len(culane.THRESHOLDS)
@@ -77,8 +73,8 @@ def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
         "mf1": of.estimate("lanes", lambda rows: culane.mean_f1(table(rows))),
         "precision_50": of.estimate("lanes", _after(at_50, precision)),
         "recall_50": of.estimate("lanes", _after(at_50, recall)),
-        "type_accuracy": of.estimate("lane_type", _share),
-        "color_accuracy": of.estimate("lane_color", _share),
+        "type_accuracy": of.estimate("lane_type", share),
+        "color_accuracy": of.estimate("lane_color", share),
     }
 
 
@@ -105,45 +101,71 @@ def _class_numbers(of: RowSet, name: str, classes: Sequence[str]) -> Numbers:
     return numbers
 
 
-def _ap_estimate(scores: Sequence[FrameScore], class_names: Sequence[str | None]) -> Estimate:
-    """AP50 (mean over ``class_names`` with ground truth) with an interval, over pictures resampled by group."""
+def _ap_estimate(
+    scores: Sequence[FrameScore], class_names: Sequence[str | None] = (None,), heights: tuple[float, float] | None = None
+) -> Estimate:
+    """AP50 (mean over ``class_names`` with ground truth) with an interval, over pictures resampled by group.
+
+    Args:
+        scores: of the pictures.
+        class_names: classes; None: all of them as one.
+        heights: of boxes that count, shares of the picture's height; by default those of the headline.
+    """
     having = [s for s in scores if s.truth_boxes is not None and s.predicted_boxes is not None]
-    if not having:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
     truth = [s.truth_boxes for s in having if s.truth_boxes is not None]
     predicted = [s.predicted_boxes for s in having if s.predicted_boxes is not None]
-    limits = [s.box_limit_px for s in having]
-    matched = [match_by_confidence(truth, predicted, (0.5,), name, limits)[0] for name in class_names]
+    least, most = [s.box_limit_px for s in having], [np.inf for _ in having]
+    if heights is not None:
+        least, most = ([share * s.height_px for s in having] for share in heights)
+    matched = [match_by_confidence(truth, predicted, (0.5,), name, least, most)[0] for name in class_names if having]
+    return _resampled(having, lambda weights: [average_precision(hits, weights=weights) for hits in matched])
+
+
+def _vehicle_estimate(scores: Sequence[FrameScore]) -> Estimate:
+    """AP50 of vehicles as one class, by the rule of BDD100K's papers."""
+    having = [s for s in scores if s.truth_boxes is not None and s.predicted_boxes is not None]
+    truth = [s.truth_boxes for s in having if s.truth_boxes is not None]
+    predicted = [s.predicted_boxes for s in having if s.predicted_boxes is not None]
+    hits = bdd100k.vehicle_hits(truth, predicted)
+    return _resampled(having, lambda weights: [bdd100k.vehicle_ap50(hits, weights)])
+
+
+def _resampled(scores: Sequence[FrameScore], values: Callable[[FloatArray], Sequence[float]]) -> Estimate:
+    """The mean of those ``values`` that are defined, as a function of how often each picture counts, with its interval."""
+    if not scores:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
 
     def value(weights: FloatArray) -> float:
-        each = [average_precision(hits, weights=weights) for hits in matched]
-        present = [ap for ap in each if np.isfinite(ap)]
+        present = [number for number in values(weights) if np.isfinite(number)]
         return float(np.mean(present)) if present else float("nan")
 
-    membership = group_rows(np.eye(len(having)), [s.group for s in having])  # (groups, pictures)
+    membership = group_rows(np.eye(len(scores)), [s.group for s in scores])  # (groups, pictures)
     draws = resampling_weights(len(membership), AP_REPLICATES) @ membership if len(membership) > 1 else np.zeros((0, 1))
     sampled = np.array([v for v in (value(w) for w in draws) if np.isfinite(v)])
     low, high = np.percentile(sampled, [2.5, 97.5]) if len(sampled) else (np.nan, np.nan)
-    return Estimate(value(np.ones(len(having))), float(low), float(high), len(membership))
+    return Estimate(value(np.ones(len(scores))), float(low), float(high), len(membership))
 
 
 def box_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
-    """F1 at IoU 0.5 of boxes taller than 5 % of the image (headline), class-agnostic, per class, all sizes, AP50, attributes."""
+    """F1 at IoU 0.5 of boxes taller than 5 % of the image (headline), class-agnostic, per class and size, AP50, attributes."""
     of = RowSet(scores)
     return {
         **_class_numbers(of, "boxes", classes),
         "f1_all_sizes": of.estimate("boxes_all_sizes", _after(_counts(None, len(classes)), f1)),
-        "ap50_class_agnostic": _ap_estimate(scores, [None]),
+        **{f"f1/{size}": of.estimate(f"boxes_{size}", f1) for size in SIZES},
+        "ap50_class_agnostic": _ap_estimate(scores),
+        **{f"ap50_class_agnostic/{size}": _ap_estimate(scores, heights=heights) for size, heights in SIZES.items()},
         "map50": _ap_estimate(scores, classes),
-        "visible_state_accuracy": of.estimate("box_visible_state", _share),
-        "road_blockage_accuracy": of.estimate("box_road_blockage", _share),
+        "ap50_vehicle": _vehicle_estimate(scores),
+        "visible_state_accuracy": of.estimate("box_visible_state", share),
+        "road_blockage_accuracy": of.estimate("box_road_blockage", share),
     }
 
 
 def sign_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
     """F1 within 2 % of the image width (headline), class-agnostic, per class; colour of signs that were hit."""
     of = RowSet(scores)
-    return {**_class_numbers(of, "signs", classes), "color_accuracy": of.estimate("sign_color", _share)}
+    return {**_class_numbers(of, "signs", classes), "color_accuracy": of.estimate("sign_color", share)}
 
 
 def summarise(scores: Sequence[FrameScore], box_classes: Sequence[str], sign_classes: Sequence[str]) -> dict[str, Numbers]:

@@ -14,7 +14,8 @@ from getok_drive.tokens.prompts import CLASSIFY_CHOICES
 from training.metrics import classification, masks, points, referring
 from training.metrics.captions import cider, tokenize
 from training.metrics.frame import FrameScore
-from training.metrics.intervals import f1, precision, ratio, recall
+from training.metrics.headlines import share
+from training.metrics.intervals import f1, precision, recall
 from training.metrics.meteor import ROW, MeteorData, meteor_of, meteor_rows
 from training.metrics.summary import Numbers, RowSet
 from training.prompted.answers import Answer
@@ -97,12 +98,8 @@ def score_captions(scores: Sequence[FrameScore], pairs: Sequence[CaptionPair]) -
     return [replace(s, rows={**s.rows, **rows[s.key]}) if "caption" in s.rows else s for s in scores], note
 
 
-def _share(rows: FloatArray) -> FloatArray:
-    return ratio(rows[..., 0], rows[..., 1])
-
-
 def _classification_numbers(of: RowSet) -> Numbers:
-    numbers = {"accuracy": of.estimate("classification", _share)}
+    numbers = {"accuracy": of.estimate("classification", share)}
     for attribute, choices in CLASSIFY_CHOICES.items():
         name = f"classification/{attribute}"
         if of.has(name):
@@ -136,7 +133,7 @@ def prompted_numbers(scores: Sequence[FrameScore]) -> dict[str, Numbers]:
         }
     every |= {task: _mask_numbers(of, task) for task in ("res", "gres", "reason") if of.has(task)}
     if of.has("cider"):
-        every["caption"] = {"cider": of.estimate("cider", _share)}
+        every["caption"] = {"cider": of.estimate("cider", share)}
         if of.has("meteor"):
             every["caption"]["meteor"] = of.estimate("meteor", meteor_of)
     if of.has("pointing"):
