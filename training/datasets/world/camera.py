@@ -2,7 +2,7 @@
 
 Everything is drawn in a *level* camera with the same focal length, whose optical axis is horizontal: there every ground row has
 one forward distance and every upright thing is upright. One remap then turns the canvas into the photograph, and
-`Camera.to_image` takes label points the same way. Distortion is OpenCV's (``cv2.projectPoints``).
+`Camera.to_image` takes label points the same way. Distortion is the radial part of OpenCV's (``cv2.projectPoints``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.datasets.world.dice import clamp
+from training.datasets.world.dice import Dice, clamp
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -44,10 +44,10 @@ class Rig:
     barrel: float
 
     @staticmethod
-    def sample(rng: np.random.Generator) -> Rig:
+    def sample(rng: Dice) -> Rig:
         """A random mounting: mostly a windscreen camera, sometimes a van's or a bus's."""
         return Rig(
-            height_m=clamp(rng.normal(1.4, 0.18), 1.1, 2.2) if rng.random() < 0.85 else float(rng.uniform(1.6, 2.2)),
+            height_m=clamp(rng.normal(1.4, 0.18), 1.1, 2.2) if rng.random() < 0.85 else rng.uniform(1.6, 2.2),
             pitch_rad=math.radians(clamp(rng.normal(1.5, 2.6), -5.0, 8.0)),
             roll_rad=math.radians(clamp(rng.normal(0.0, 0.9), -3.0, 3.0)),
             yaw_rad=math.radians(clamp(rng.normal(0.0, 2.0), -6.0, 6.0)),
@@ -80,7 +80,6 @@ class Camera:
         tilt = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
         turn = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
         self.level_R_cam = tilt @ turn
-        self._rvec = cv2.Rodrigues(self.level_R_cam.T)[0]
         self._place_canvas()
 
     def _place_canvas(self) -> None:
@@ -106,7 +105,7 @@ class Camera:
         bent = (image_uv - self.k[:2, 2]) / self.focal_px
         target = np.hypot(bent[:, 0], bent[:, 1])
         k1, radius = self.d[0], target
-        for _ in range(5):
+        for _ in range(3):
             square = k1 * radius * radius
             radius = radius - (radius * (1 + square) - target) / (1 + 3 * square)
         scale = radius / np.maximum(target, 1e-12)
@@ -124,9 +123,12 @@ class Camera:
     def to_image(self, canvas_uv: npt.ArrayLike) -> F64:
         """Canvas pixels ``(N, 2)`` to photograph pixels ``(N, 2)``."""
         uv = np.asarray(canvas_uv, dtype=np.float64).reshape(-1, 2)
-        rays = np.column_stack([(uv - (self.cx, self.cy)) / self.focal_px, np.ones(len(uv))])
-        points, _ = cv2.projectPoints(rays, self._rvec, np.zeros(3), self.k, self.d)
-        return np.asarray(points, dtype=np.float64).reshape(-1, 2)
+        f, r = self.focal_px, self.level_R_cam
+        x, y = (uv[:, 0] - self.cx) / f, (uv[:, 1] - self.cy) / f
+        z = x * r[0, 2] + y * r[1, 2] + r[2, 2]
+        a, b = (x * r[0, 0] + y * r[1, 0] + r[2, 0]) / z, (x * r[0, 1] + y * r[1, 1] + r[2, 1]) / z
+        bend = f * (1 + self.d[0] * (a * a + b * b))
+        return np.column_stack([a * bend + self.k[0, 2], b * bend + self.k[1, 2]])
 
     def to_canvas(self, image_uv: npt.ArrayLike) -> F64:
         """Photograph pixels ``(N, 2)`` to canvas pixels ``(N, 2)``; inverse of `to_image`."""

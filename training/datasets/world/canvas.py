@@ -14,12 +14,20 @@ from training.datasets.world.look import Bgr, Look
 from training.datasets.world.view import View
 
 U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
 Point = tuple[float, float]
 Points = Sequence[Point]
 SHIFT = 4
 NOBODY, ROAD, FIRST_THING_ID = 0, 1, 2
 FIRST_SCENERY_ID = 240
 POLE, BUILDING, VEGETATION, WALL, HOOD, BRIDGE = range(FIRST_SCENERY_ID, FIRST_SCENERY_ID + 6)
+
+Mips = list[tuple[U8, U8]]  # a picture ``(h, w, 3)`` and its cover ``(h, w)``, then its halvings
+
+
+def lighting(gain: Bgr, offset: Bgr) -> F64:
+    """``(3, 4)`` matrix that lights a BGR picture."""
+    return np.array([(gain[0], 0.0, 0.0, offset[0]), (0.0, gain[1], 0.0, offset[1]), (0.0, 0.0, gain[2], offset[2])])
 
 
 def fixed(points: npt.ArrayLike) -> npt.NDArray[np.int32]:
@@ -56,9 +64,14 @@ class Canvas:
             np.zeros((height, width), np.uint8),
         )  # fmt: skip
 
+    def lit(self, color: Bgr, x: float, y: float, shade: float = 1.0, lamp: float = 1.0) -> Bgr:
+        """Colour of a surface at level-frame ``x, y`` after light and haze."""
+        g, o = self.look.shade(x, y, lamp)
+        return color[0] * g[0] * shade + o[0], color[1] * g[1] * shade + o[1], color[2] * g[2] * shade + o[2]
+
     def polygon(self, points: Points, color: Bgr, owner: int = -1, smooth: bool = True) -> None:
         """Fill a convex polygon of canvas points; its pixels go to ``owner`` if that is not negative."""
-        shape = (np.array(points) * (1 << SHIFT)).astype(np.int32)
+        shape = np.array([(int(u * 16), int(v * 16)) for u, v in points], np.int32)
         cv2.fillConvexPoly(self.image, shape, color, cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
         if owner >= 0:
             cv2.fillConvexPoly(self.owner, shape, owner, cv2.LINE_8, SHIFT)
@@ -79,39 +92,49 @@ class Canvas:
             self.polygon(corners, color, owner)
 
     def sprite(
-        self, mips: list[U8], center_u: float, base_v: float, width_px: float, height_px: float, clip_v: float,
-        gain: Bgr, offset: Bgr, owner: int, flip: bool = False, hard: bool = False,
-    ) -> bool:  # fmt: skip
-        """Paste an upright BGRA sprite with its base at ``base_v``; rows below ``clip_v`` are hidden. True if it shows."""
-        level, rows = 0, mips[0].shape[0]
+        self, mips: Mips, center_u: float, base_v: float, width_px: float, height_px: float, clip_v: float,
+        light: F64, owner: int, flip: bool = False, hard: bool = False,
+    ) -> None:  # fmt: skip
+        """Paste an upright picture with its base at ``base_v``; rows below ``clip_v`` are hidden.
+
+        Args:
+            mips: the picture and its halvings.
+            center_u, base_v, width_px, height_px: where it goes.
+            clip_v: last row that shows.
+            light: ``(3, 4)``, from the picture's channels to BGR; see `lighting`.
+            owner: who gets its pixels.
+            flip: mirrored left to right.
+            hard: no soft rim; a third of the cost.
+        """
+        level, rows = 0, mips[0][1].shape[0]
         while level + 1 < len(mips) and rows >= 2 * height_px:
             level, rows = level + 1, rows // 2
-        source = mips[level]
+        color, cover = mips[level]
         left, top = center_u - width_px / 2, base_v - height_px
         x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
         x1 = min(math.ceil(left + width_px) + 1, self.image.shape[1])
         y1 = min(math.ceil(base_v) + 1, math.ceil(clip_v) + 1, self.image.shape[0])
         if x1 <= x0 or y1 <= y0:
-            return False
-        sx, sy = width_px / source.shape[1], height_px / source.shape[0]
-        across = (-sx, 0.0, left + width_px - 0.5 * sx - 0.5 - x0) if flip else (sx, 0.0, left + 0.5 * sx - 0.5 - x0)
-        patch = cv2.warpAffine(source, np.array([across, (0.0, sy, top + 0.5 * sy - 0.5 - y0)]), (x1 - x0, y1 - y0))
-        region, part = self.image[y0:y1, x0:x1], self.owner[y0:y1, x0:x1]
-        g, o = gain, offset
-        light = np.array([(g[0], 0, 0, 0, o[0]), (0, g[1], 0, 0, o[1]), (0, 0, g[2], 0, o[2])])
-        color = cv2.transform(patch, light)
-        mask = cv2.inRange(patch, (0, 0, 0, 128), (255, 255, 255, 255))
-        if hard or color.size > 12000:
-            cv2.copyTo(color, mask, region)
+            return
+        size = (x1 - x0, y1 - y0)
+        sx, sy = width_px / cover.shape[1], height_px / cover.shape[0]
+        where = np.zeros((2, 3))
+        where[0, 0], where[0, 2] = (-sx, left + width_px - 0.5 * sx - 0.5 - x0) if flip else (sx, left + 0.5 * sx - 0.5 - x0)
+        where[1, 1], where[1, 2] = sy, top + 0.5 * sy - 0.5 - y0
+        alpha = cv2.warpAffine(cover, where, size)
+        _, mask = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
+        lit = cv2.transform(cv2.warpAffine(color, where, size, borderMode=cv2.BORDER_REPLICATE), light)
+        region = self.image[y0:y1, x0:x1]
+        if hard:
+            cv2.copyTo(lit, mask, region)
         else:
-            weight = patch[..., 3:].astype(np.int32)
-            region[:] = region + (((color.astype(np.int32) - region) * weight) >> 8)
-        if owner >= 0:
-            np.putmask(part, mask, owner)
-            if owner < FIRST_SCENERY_ID:
-                self.whole[owner] = self.whole.get(owner, 0) + cv2.countNonZero(mask)
-                self.extent[owner] = (x0, y0, x1, y1)
-        return True
+            wide = cv2.cvtColor(alpha, cv2.COLOR_GRAY2BGR)
+            behind = cv2.multiply(region, cv2.bitwise_not(wide), scale=1 / 255)
+            cv2.add(behind, cv2.multiply(lit, wide, scale=1 / 255), dst=region)
+        cv2.copyTo(np.full(mask.shape, owner, np.uint8), mask, self.owner[y0:y1, x0:x1])
+        if owner < FIRST_SCENERY_ID:
+            self.whole[owner] = self.whole.get(owner, 0) + cv2.countNonZero(mask)
+            self.extent[owner] = (x0, y0, x1, y1)
 
     def count(self, thing: int, u0: float, v0: float, u1: float, v1: float) -> None:
         """Remember how many pixels ``thing`` has just been given within a box, and the box."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from training.datasets.world import scene
 from training.datasets.world.camera import Camera
+from training.datasets.world.dice import Dice
 from training.datasets.world.things import Thing
 from training.samples import Sample
 
@@ -38,10 +39,10 @@ class Drive:
         if seed < 0 or frames < 1 or not 0 < rate_hz <= 1000:
             raise ValueError(f"world: a drive needs seed >= 0, frames >= 1, 0 < rate_hz <= 1000; got {seed}, {frames}, {rate_hz}")
         self.seed, self.size_wh, self.rate_hz, self.frames = seed, size_wh, float(rate_hz), frames
-        rng = np.random.Generator(np.random.PCG64([seed, 4242]))
+        rng = Dice(seed, 4242)
         duration_s = frames / self.rate_hz
         first = scene.create(seed, _AHEAD_M)  # the road's kind decides the speed, the speed the length
-        self.speed_m_s = _CRUISE_M_S[first.road.kind] * float(rng.uniform(0.85, 1.1))
+        self.speed_m_s = _CRUISE_M_S[first.road.kind] * rng.uniform(0.85, 1.1)
         self.world = scene.create(seed, _AHEAD_M + 40.0 + math.ceil(2.2 * self.speed_m_s * duration_s))
         leaders = [t for t in self.world.things if t.art == "vehicle" and t.speed > 0 and abs(t.d) < 1.0 and t.s > 0]
         if leaders:
@@ -49,7 +50,7 @@ class Drive:
         self.world.ego_d = float(np.clip(self.world.ego_d, -0.4, 0.4))
         self.world.lens = replace(self.world.lens, motion_px=0.0)
         self.world.things = [thing for thing in self.world.things if not self._in_the_way(thing)]
-        self._sway, self._phase = float(rng.uniform(0.05, 0.25)), float(rng.uniform(0, 2 * math.pi))
+        self._sway, self._phase = rng.uniform(0.05, 0.25), rng.uniform(0, 2 * math.pi)
         camera = Camera(self.world.rig, size_wh)
         self.k, self.d, self.ego_SE3_cam = camera.k, camera.d, camera.ego_SE3_cam
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from training.datasets.world import textures
 from training.datasets.world.canvas import HOOD, ROAD, Canvas
-from training.datasets.world.dice import clamp, pick
+from training.datasets.world.dice import Dice, clamp, pick
 from training.datasets.world.look import Look
 
 U8 = npt.NDArray[np.uint8]
@@ -44,25 +44,35 @@ class Lens:
     seed: int
 
 
-def sample(rng: np.random.Generator, look: Look) -> Lens:
+def sample(rng: Dice, look: Look) -> Lens:
     """A random camera for this light."""
     dark = look.time != "day"
     return Lens(
         exposure=clamp(rng.normal(1.15 if dark else 0.98, 0.16), 0.85 if dark else 0.55, 1.5),
         gamma=clamp(rng.normal(0.92 if dark else 1.18, 0.17), 0.7, 1.05 if dark else 1.65),
-        balance=tuple(float(v) for v in np.clip(rng.normal(1.0, 0.03, 3), 0.9, 1.1)),  # type: ignore[arg-type]
-        noise=float(min(rng.exponential(0.9), 5.0) + (2.0 if dark else 0.3)),
+        balance=(_balance(rng), _balance(rng), _balance(rng)),
+        noise=min(rng.exponential(0.9), 5.0) + (2.0 if dark else 0.3),
         blur_px=pick(rng, [0.0, 0.5, 0.8], [0.65, 0.22, 0.13]),
-        motion_px=float(rng.uniform(2, 6)) if rng.random() < 0.1 else 0.0,
-        quality=int(rng.integers(35, 95)) if rng.random() < 0.35 else 0,
-        vignette=float(rng.uniform(0.05, 0.4)) if rng.random() < 0.5 else 0.0,
-        bonnet=float(rng.uniform(0.02, 0.13)) if rng.random() < 0.35 else 0.0, bonnet_bow=float(rng.uniform(0.1, 0.6)),
-        bonnet_color=tuple(float(c) for c in rng.uniform(12, 90) * rng.uniform(0.8, 1.2, 3)),  # type: ignore[arg-type]
-        glare=float(rng.uniform(0.3, 1.0)) if look.shadow > 0 and rng.random() < 0.3 else 0.0,
-        reflection=float(rng.uniform(0.03, 0.14)) if not dark and rng.random() < 0.2 else 0.0,
+        motion_px=rng.uniform(2, 6) if rng.random() < 0.1 else 0.0,
+        quality=rng.integers(35, 95) if rng.random() < 0.35 else 0,
+        vignette=rng.uniform(0.05, 0.4) if rng.random() < 0.5 else 0.0,
+        bonnet=rng.uniform(0.02, 0.13) if rng.random() < 0.35 else 0.0, bonnet_bow=rng.uniform(0.1, 0.6),
+        bonnet_color=_tinted(rng, rng.uniform(12, 90)),
+        glare=rng.uniform(0.3, 1.0) if look.shadow > 0 and rng.random() < 0.3 else 0.0,
+        reflection=rng.uniform(0.03, 0.14) if not dark and rng.random() < 0.2 else 0.0,
         saturation=clamp(rng.normal(1.12, 0.22), 0.3, 1.6),
-        seed=int(rng.integers(1 << 31)),
+        seed=rng.integers(1 << 31),
     )  # fmt: skip
+
+
+def _balance(rng: Dice) -> float:
+    """White balance of one channel."""
+    return clamp(rng.normal(1.0, 0.03), 0.9, 1.1)
+
+
+def _tinted(rng: Dice, grey: float) -> tuple[float, float, float]:
+    """A grey with a cast of colour."""
+    return grey * rng.uniform(0.8, 1.2), grey * rng.uniform(0.8, 1.2), grey * rng.uniform(0.8, 1.2)
 
 
 def glow(canvas: Canvas) -> None:
@@ -117,7 +127,7 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
     fixed, weights = camera.maps()
     image = cv2.remap(canvas.image, fixed, weights, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     owner = cv2.remap(canvas.owner, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-    rng = np.random.Generator(np.random.PCG64([lens.seed, stream]))
+    rng = Dice(lens.seed, stream)
     scale = width / 448
     if look.weather in ("rain", "snow"):
         image = _falling(image, rng, look.weather == "snow", scale)
@@ -131,7 +141,7 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
     image = _light(image, lens, canvas)
     if lens.noise > 0.8:
         grain = textures.grain(width, height)
-        x, y = rng.integers(0, 128, 2)
+        x, y = rng.generator.integers(0, 128, 2)
         cv2.addWeighted(image, 1.0, grain[y : y + height, x : x + width], lens.noise / 32, -lens.noise * 4, dst=image)
     if lens.quality:
         ok, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, lens.quality))
@@ -178,17 +188,17 @@ def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
     return np.asarray(cv2.merge([cv2.LUT(channel, table) for channel in cv2.split(image)]))
 
 
-def _falling(image: U8, rng: np.random.Generator, snow: bool, scale: float) -> U8:
+def _falling(image: U8, rng: Dice, snow: bool, scale: float) -> U8:
     """Rain streaks or snow flakes, and a few drops on the windscreen."""
     height, width = image.shape[:2]
     layer = np.zeros_like(image)
-    count = int(rng.integers(30, 140))
-    slant = float(rng.normal(0, 0.15))
+    count = rng.integers(30, 140)
+    slant = rng.normal(0, 0.15)
     xy = rng.random((count, 2)) * (width, height)
-    length = rng.uniform(4, 14, count) * scale
-    shade = float(rng.uniform(30, 75))
+    length = rng.generator.uniform(4, 14, count) * scale
+    shade = rng.uniform(30, 75)
     if snow:
-        for (x, y), r in zip(xy.tolist(), (rng.uniform(0.4, 1.5, count) * scale).tolist(), strict=True):
+        for (x, y), r in zip(xy.tolist(), (rng.generator.uniform(0.4, 1.5, count) * scale).tolist(), strict=True):
             cv2.circle(layer, (int(x * 16), int(y * 16)), int(r * 16), (190, 190, 190), -1, cv2.LINE_AA, 4)
     else:
         ends = xy + np.column_stack([slant * length, length])
@@ -196,9 +206,9 @@ def _falling(image: U8, rng: np.random.Generator, snow: bool, scale: float) -> U
         cv2.polylines(layer, list(streaks), False, (shade, shade, shade), 1, cv2.LINE_AA, 4)
     image = cv2.add(image, layer)
     if not snow:
-        for _ in range(int(rng.integers(0, 7))):
+        for _ in range(rng.integers(0, 7)):
             r = int(rng.uniform(4, 12) * scale)
-            x, y = int(rng.integers(r, width - r)), int(rng.integers(r, height - r))
+            x, y = rng.integers(r, width - r), rng.integers(r, height - r)
             area = image[y - r : y + r, x - r : x + r]
             mask = np.zeros(area.shape[:2], np.uint8)
             cv2.circle(mask, (r, r), r - 1, 255, -1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from training.datasets.world import textures
 from training.datasets.world.canvas import VEGETATION, Canvas
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import Dice, pick
 from training.datasets.world.road import Road
 
 F64 = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class Flank:
     tint: float
 
 
-def sample(rng: np.random.Generator, road: Road) -> list[Flank]:
+def sample(rng: Dice, road: Road) -> list[Flank]:
     """Flanks of a country road or highway, far ones first."""
     found: list[Flank] = []
     if road.kind in ("urban", "residential"):
@@ -50,7 +50,7 @@ def sample(rng: np.random.Generator, road: Road) -> list[Flank]:
         if bank:
             wanted.append(("bank", rng.uniform(2, 6), rng.uniform(1.0, 6), (-3.0, -0.4), rng.uniform(0.85, 1.1)))
         for kind, distance, height, gaps, tint in wanted:
-            found.append(Flank(kind, side * (base + distance), height, pick(rng, gaps), float(rng.uniform(0, 4096)), tint))
+            found.append(Flank(kind, side * (base + distance), height, pick(rng, gaps), rng.uniform(0, 4096), tint))
     return sorted(found, key=lambda flank: -abs(flank.d_m))
 
 

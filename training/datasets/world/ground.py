@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from training.datasets.world import paint, textures
 from training.datasets.world.canvas import NOBODY, ROAD, SHIFT, Canvas, fixed
-from training.datasets.world.dice import pick
+from training.datasets.world.dice import Dice, pick
 from training.datasets.world.road import Junction, Knots
 from training.datasets.world.shadows import Shadow
 
@@ -61,7 +61,7 @@ def _open_area(canvas: Canvas, junction: Junction) -> npt.NDArray[np.int32] | No
     return fixed(uv)
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, shadows: list[Shadow], drawn_lines: list[paint.DrawnLine]) -> None:
+def draw(canvas: Canvas, rng: Dice, shadows: list[Shadow], drawn_lines: list[paint.DrawnLine]) -> None:
     """Draw everything flat below the horizon.
 
     Args:
@@ -113,10 +113,10 @@ def _mip(metres: F64) -> npt.NDArray[np.float32]:
     return np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))).astype(np.float32)[:, None] * np.float32(1 / 0.03)
 
 
-def _texture(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8) -> tuple[F32, U8]:
+def _texture(canvas: Canvas, rng: Dice, s: F32, d: F32, hard: U8) -> tuple[F32, U8]:
     """Gain of every ground pixel, and the raw fine noise (0..255) for worn paint."""
     view, road = canvas.view, canvas.view.road
-    shift = rng.uniform(0, 512, 4).astype(np.float32)
+    shift = rng.generator.uniform(0, 512, 4).astype(np.float32)
     lateral = view.row_x / view.f
     across, along = _mip(lateral), _mip(np.maximum(view.row_ds, lateral * 1.5))
     tx, ty = d * across, s * along
@@ -141,13 +141,13 @@ def _texture(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, hard: U8)
     slow *= np.where(hard[::2, ::4] > 0, _tracks(rng, road.lane_d, road.lane_width_m, half_d), np.float32(1))
     gain += cv2.resize(slow, size, interpolation=cv2.INTER_LINEAR)
     if road.concrete:
-        _joints(view.row_x, s, gain, float(rng.uniform(4, 6)), view.row_ds)
+        _joints(view.row_x, s, gain, rng.uniform(4, 6), view.row_ds)
     if road.seams:
         paint.seams(canvas, gain)
     return gain, soft
 
 
-def _tracks(rng: np.random.Generator, lanes: list[float], width: float, d: F32) -> F32:
+def _tracks(rng: Dice, lanes: list[float], width: float, d: F32) -> F32:
     """Tyre tracks and the oil stripe: a periodic profile over the lane width, from a table."""
     x = np.linspace(-0.5, 0.5, 128)
     strength, oil = rng.uniform(-0.09, 0.09), rng.uniform(0.0, 0.16)

@@ -36,37 +36,38 @@ def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U8) -> tuple[Lane, 
     """Lane lines bottom to top, cut at crests, at the far end, where scenery hides them, and at the image's border."""
     view, look = canvas.view, canvas.look
     height, width = owner.shape
-    found = []
-    jump = np.flatnonzero(np.diff(view.row_x[::-1]) > 12 + 0.3 * view.row_x[::-1][:-1])
-    crest = len(view.rows) - 1 - int(jump[0]) if len(jump) else 0  # topmost row before the ground drops out of sight
-    visible_m = np.minimum(look.see_m, 0.14 * width / 448 * view.f / (0.13 * width / 448))
     nearby = [line for line in drawn if line.line.paint >= MIN_PAINT]
     if not nearby:
         return ()
-    columns = np.array([line.u for line in nearby])
-    rows = np.array([line.there for line in nearby]) & (view.row_x < visible_m)
-    rows[:, :crest] = False
+    upward = slice(None, None, -1)  # from the bottom up
+    columns = np.array([line.u[upward] for line in nearby])
+    row_x, row_v = view.row_x[upward], view.rows[upward]
+    visible_m = min(look.see_m, 0.14 / 0.13 * view.f)
+    kept = np.array([line.there[upward] for line in nearby]) & (row_x < visible_m)
+    jump = np.flatnonzero(np.diff(row_x) > 12 + 0.3 * row_x[:-1])  # beyond a crest the ground has dropped out of sight
+    if len(jump):
+        kept[:, int(jump[0]) + 1 :] = False
     gaps = np.abs(columns[:, None] - columns[None])
-    gaps[~np.broadcast_to(rows[None], gaps.shape)] = np.inf
+    gaps[~np.broadcast_to(kept[None], gaps.shape)] = np.inf
     gaps[np.arange(len(nearby)), np.arange(len(nearby))] = np.inf
-    tight = rows & (gaps.min(1) < MIN_SPACING_PX * width / 448)
-    first = np.where(tight.any(1), tight.shape[1] - np.argmax(tight[:, ::-1], axis=1), 0)
-    tracks = []
-    for k in range(len(nearby)):
-        index = np.flatnonzero(rows[k, first[k] :])[::-1] + first[k]
-        breaks = np.flatnonzero(np.diff(index) < -1)
-        index = index[: int(breaks[0]) + 1] if len(breaks) else index
-        u = columns[k, index]
-        index = index[(u > -0.1 * width) & (u < canvas.image.shape[1] + 0.1 * width)]
-        if len(index) >= 2:
-            tracks.append((nearby[k].line, np.column_stack([columns[k, index], view.rows[index]])))
-    if not tracks:
+    tight = kept & (gaps.min(1) < MIN_SPACING_PX * width / 448)
+    kept &= ~np.logical_or.accumulate(tight, axis=1)
+    kept &= ~np.logical_or.accumulate(np.logical_or.accumulate(kept, axis=1) & ~kept, axis=1)  # the first stretch
+    kept &= (columns > -0.1 * width) & (columns < canvas.image.shape[1] + 0.1 * width)
+    line_of, row_of = kept.nonzero()
+    if not len(line_of):
         return ()
-    everything = canvas.view.camera.to_image(np.concatenate([track for _, track in tracks]))
-    for (line, track), stop in zip(tracks, np.cumsum([len(track) for _, track in tracks]).tolist(), strict=True):
-        points = _unhidden(_clip(everything[stop - len(track) : stop], width, height), owner)
-        if points is not None and math.hypot(*(points[0] - points[-1])) >= 0.03 * width:
-            found.append(Lane(_thin(points).astype(np.float32), line.kind, line.color))
+    everything = view.camera.to_image(np.column_stack([columns[line_of, row_of], row_v[row_of]]))
+    found = []
+    stops = np.searchsorted(line_of, np.arange(len(nearby)), side="right").tolist()
+    for drawn_line, start, stop in zip(nearby, [0, *stops[:-1]], stops, strict=True):
+        if stop - start < 2:
+            continue
+        points = _unhidden(_clip(everything[start:stop], width, height), owner)
+        if points is not None and math.hypot(*(points[0] - points[-1]).tolist()) >= 0.03 * width:
+            points = np.concatenate([points[:-1:2], points[-1:]])
+            points[:, 1] = np.minimum.accumulate(points[:, 1])  # rows never go down
+            found.append(Lane(points.astype(np.float32), drawn_line.line.kind, drawn_line.line.color))
     return tuple(sorted(found, key=lambda lane: float(lane.points_px[0, 0])))
 
 
@@ -103,43 +104,36 @@ def _unhidden(points: F64, owner: U8) -> F64 | None:
     """Cut ends that lie behind scenery (walls, houses, the bonnet); None when next to nothing is in sight."""
     if len(points) < 2:
         return None
-    at = np.round(points).astype(int)
+    at = np.rint(points).astype(np.intp)
     who = owner[at[:, 1], at[:, 0]]
     scenery = who >= FIRST_SCENERY_ID
     clear = (~scenery).nonzero()[0]
     if len(clear) < 2:
         return None
-    points, who, scenery = (a[clear[0] : clear[-1] + 1] for a in (points, who, scenery))
+    kept = slice(int(clear[0]), int(clear[-1]) + 1)
+    points, who, scenery = points[kept], who[kept][:-1], scenery[kept][:-1]
     step = points[1:] - points[:-1]
     lengths = np.sqrt(step[:, 0] ** 2 + step[:, 1] ** 2)
-    who, scenery = who[:-1], scenery[:-1]
     total = lengths.sum()
     if total <= 0 or lengths[who <= ROAD].sum() < 0.12 * total or lengths[scenery].sum() > 0.5 * total:
         return None
     return points
 
 
-def _thin(points: F64) -> F64:
-    """Every second point and the last; rows never go down."""
-    points = np.concatenate([points[:-1:2], points[-1:]])
-    points[:, 1] = np.minimum.accumulate(points[:, 1])
-    return points
-
-
 def drivable(owner: U8) -> tuple[DrivableArea, ...]:
     """Visible carriageway as few simple polygons; holes are cut open upwards, then vertices removed while the fit holds."""
     height, width = owner.shape
-    mask = cv2.inRange(owner, ROAD, ROAD) & 1
+    mask = cv2.compare(owner, float(ROAD), cv2.CMP_EQ)
     close = max(round(5 * width / 448) | 1, 3)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((close, close), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     least = MIN_AREA_SHARE * width * height
     cut = False
     for i, contour in enumerate(contours):
         if tree[0][i][3] >= 0:
             if cv2.contourArea(contour) < 1.5 * least:
-                cv2.drawContours(mask, [contour], -1, 1, -1)
+                cv2.drawContours(mask, [contour], -1, 255, -1)
             else:
                 x, y = contour[contour[:, 0, 1].argmin(), 0]
                 column = mask[:y, x]
@@ -147,7 +141,7 @@ def drivable(owner: U8) -> tuple[DrivableArea, ...]:
                 mask[top : y + 1, x : x + 2] = 0
                 cut = True
     if cut or len(contours) > 1:
-        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     found = []
     for contour in sorted(contours, key=cv2.contourArea, reverse=True)[:MAX_AREAS]:
         if cv2.contourArea(contour) >= least and (polygon := _simplify(contour, mask.shape)) is not None:
@@ -183,22 +177,19 @@ def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDA
 
 def _simple(points: npt.NDArray[np.int32]) -> bool:
     """Whether no two edges of the closed polygon touch, apart from neighbours at their common vertex."""
-    a = points.astype(np.float64)
-    b = np.roll(a, -1, axis=0)
+    a = points.astype(np.int64)
+    edge = np.roll(a, -1, axis=0) - a
     n = len(a)
-
-    def side(p: F64, q: F64, r: F64) -> F64:
-        return np.asarray(
-            np.sign((q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0]))
-        )
-
-    i, j = np.triu_indices(n, 2)
-    apart = ~((i == 0) & (j == n - 1))
+    # [i, j]: on which side of edge i vertex j lies
+    side = edge[:, :1] * a[:, 1] - edge[:, 1:] * a[:, 0] - (edge[:, 0] * a[:, 1] - edge[:, 1] * a[:, 0])[:, None]
+    side = np.sign(side)
+    straddled = side * np.roll(side, -1, axis=1) <= 0  # edge j starts and ends on different sides of the line through edge i
+    i, j = np.triu(straddled & straddled.T, 2).nonzero()
+    apart = (i > 0) | (j < n - 1)
     i, j = i[apart], j[apart]
-    cross = (side(a[i], b[i], a[j]) * side(a[i], b[i], b[j]) <= 0) & (side(a[j], b[j], a[i]) * side(a[j], b[j], b[i]) <= 0)
-    if not cross.any():
+    if not len(i):
         return True
-    i, j = i[cross], j[cross]  # collinear edges that do not overlap are no crossing
+    b = a + edge  # collinear edges that do not overlap are no crossing
     low_i, high_i, low_j, high_j = np.minimum(a[i], b[i]), np.maximum(a[i], b[i]), np.minimum(a[j], b[j]), np.maximum(a[j], b[j])
     return not bool(((low_i <= high_j) & (low_j <= high_i)).all(1).any())
 
@@ -212,17 +203,16 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
         owner: id picture in the photograph.
     """
     height, width = owner.shape
-    seen, here = (cv2.calcHist([picture], [0], None, [256], [0, 256]).reshape(-1) for picture in (canvas.owner, owner))
-    windows = _windows(canvas, [number for number, _ in things if number in canvas.extent and here[number] >= 4], (width, height))
     boxes: list[Box] = []
     signs: list[Sign] = []
     instance = np.zeros(256, np.uint16)
-    for number, thing in reversed(things):
-        share = seen[number] / max(canvas.whole.get(number, 0), 1)
-        if number not in windows or share < MIN_VISIBLE:
+    seen = [(number, thing, share) for number, thing in reversed(things) if (share := _share(canvas, number)) >= MIN_VISIBLE]
+    for (number, thing, share), window in zip(seen, _windows(canvas, [s[0] for s in seen], (width, height)), strict=True):
+        extent = _extent(owner, number, window)
+        if extent is None:
             continue
-        x0, y0, x1, y1 = _extent(owner, number, windows[number])
-        attributes = {"visible_state": state(float(share)), "track_id": str(thing.track)}
+        x0, y0, x1, y1 = extent
+        attributes = {"visible_state": state(share), "track_id": str(thing.track)}
         if thing.art == "sign":
             if max(x1 - x0, y1 - y0) + 1 < MIN_SIGN_PX * width / 448:
                 continue
@@ -241,23 +231,37 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
     return boxes, signs, instance
 
 
-def _windows(canvas: Canvas, numbers: list[int], size: tuple[int, int]) -> dict[int, tuple[int, int, int, int]]:
+def _share(canvas: Canvas, number: int) -> float:
+    """How much of a thing nothing else covers on the canvas, 0..1."""
+    whole = canvas.whole.get(number, 0)
+    if not whole:
+        return 0.0
+    x0, y0, x1, y1 = canvas.extent[number]
+    return cv2.countNonZero(cv2.compare(canvas.owner[y0:y1, x0:x1], float(number), cv2.CMP_EQ)) / whole
+
+
+def _windows(canvas: Canvas, numbers: list[int], size: tuple[int, int]) -> list[list[int]]:
     """Photograph windows ``x0, y0, x1, y1`` that hold the canvas boxes of ``numbers``, with room for distortion."""
     if not numbers:
-        return {}
+        return []
     boxes = np.array([canvas.extent[n] for n in numbers], dtype=np.float64)
     corners = canvas.view.camera.to_image(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
     margin = 6 + 0.02 * size[0]
-    low, high = corners.min(1) - margin, corners.max(1) + margin
-    low, high = np.clip(low, 0, size).astype(int), np.clip(high, 0, size).astype(int)
-    return {n: (a[0], a[1], b[0], b[1]) for n, a, b in zip(numbers, low.tolist(), high.tolist(), strict=True)}
+    windows = np.concatenate([corners.min(1) - margin, corners.max(1) + margin], axis=1)
+    found: list[list[int]] = np.minimum(np.maximum(windows, 0), (*size, *size)).astype(int).tolist()
+    return found
 
 
-def _extent(owner: U8, number: int, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """First and last column and row holding ``number``: ``x0, y0, x1, y1``."""
-    mask = cv2.compare(owner[window[1] : window[3], window[0] : window[2]], float(number), cv2.CMP_EQ)
+def _extent(owner: U8, number: int, window: Sequence[int]) -> tuple[int, int, int, int] | None:
+    """First and last column and row holding ``number``: ``x0, y0, x1, y1``; None for less than four pixels."""
+    x0, y0, x1, y1 = window
+    if x1 <= x0 or y1 <= y0:
+        return None
+    mask = cv2.compare(owner[y0:y1, x0:x1], float(number), cv2.CMP_EQ)
+    if cv2.countNonZero(mask) < 4:
+        return None
     x, y, w, h = cv2.boundingRect(mask)
-    return window[0] + x, window[1] + y, window[0] + x + w - 1, window[1] + y + h - 1
+    return x0 + x, y0 + y, x0 + x + w - 1, y0 + y + h - 1
 
 
 def density(count: int) -> str:

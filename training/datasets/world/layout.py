@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.datasets.world.dice import clamp, pick
+from training.datasets.world.dice import Dice, clamp, pick
 from training.datasets.world.road import Band, Junction, Knots, Line, Road, constant
 
-Rng = np.random.Generator
+Rng = Dice
 
 
 def _dashes(rng: Rng, kind: str) -> tuple[float, float]:
@@ -15,14 +15,14 @@ def _dashes(rng: Rng, kind: str) -> tuple[float, float]:
     highway = ((3.0, 12.0), (3.0, 9.0), (6.0, 18.0), (6.0, 15.0), (0.25, 7.3))
     town = ((3.0, 9.0), (2.0, 6.0), (1.5, 4.5), (3.0, 6.0), (4.0, 6.0))
     pool = highway if kind in ("highway", "rural") else town
-    return pool[int(rng.integers(len(pool)))]
+    return pool[rng.integers(len(pool))]
 
 
 def _line(rng: Rng, kind: str, color: str, offset: Knots, pattern: tuple[float, float], paint: float, width: float) -> Line:
     dash, period = pattern
     return Line(
         kind, color, offset, width_m=width, paint=clamp(paint + rng.normal(0, 0.08), 0.0, 1.0),
-        dash_m=dash, period_m=period, phase_m=float(rng.uniform(0, period)), partner_dashed=bool(rng.random() < 0.3),
+        dash_m=dash, period_m=period, phase_m=rng.uniform(0, period), partner_dashed=rng.random() < 0.3,
     )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
     kind = road.kind
     road.concrete = kind == "highway" and rng.random() < 0.4
     road.seams = rng.random() < (0.8 if road.concrete else 0.12)
-    width = {"highway": 3.65, "rural": 3.3, "urban": 3.2, "residential": 2.9, "unpaved": 2.7}[kind] + float(rng.normal(0, 0.15))
+    width = {"highway": 3.65, "rural": 3.3, "urban": 3.2, "residential": 2.9, "unpaved": 2.7}[kind] + rng.normal(0, 0.15)
     road.lane_width_m = width
     if kind == "highway":
         ahead, oncoming = pick(rng, [2, 3, 4, 5], [0.3, 0.35, 0.25, 0.1]), 0
@@ -40,7 +40,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
         oncoming = 0 if rng.random() < 0.15 else int(np.clip(ahead + rng.integers(-1, 1), 1, 3))
     else:
         ahead, oncoming = 1, 1
-    ego_lane = int(rng.integers(ahead))
+    ego_lane = rng.integers(ahead)
     shift = width * (ego_lane + 0.5)  # puts d = 0 on the centre of the ego lane
     left, right = shift + oncoming * width, shift - ahead * width
     road.lane_d = [shift - (i + 0.5) * width for i in range(ahead)] + [shift + (i + 0.5) * width for i in range(oncoming)]
@@ -48,7 +48,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
     paint = pick(rng, [1.0, 0.85, 0.6, 0.4, 0.1], [0.42, 0.28, 0.16, 0.1, 0.04])
     if kind == "unpaved" or (kind == "residential" and rng.random() < 0.65):
         paint = 0.0
-    line_width = float(rng.uniform(0.1, 0.2))
+    line_width = rng.uniform(0.1, 0.2)
     right_knots = _ramp(rng, road, right, width, length_m) if kind == "highway" else constant(right)
     road.edges = (constant(left), right_knots)
     if paint > 0:
@@ -57,7 +57,7 @@ def build(rng: Rng, road: Road, length_m: float) -> None:
     if kind in ("urban", "residential", "rural") and rng.random() < (0.65 if kind == "urban" else 0.3):
         _junction(rng, road, shift, left, right, paint)
     if kind in ("urban", "highway") and paint > 0 and rng.random() < 0.25:
-        s0 = float(rng.uniform(8, 40))
+        s0 = rng.uniform(8, 40)
         road.arrows = [(s0 + 0.5 * i, d, pick(rng, ["ahead", "left", "right"])) for i, d in enumerate(road.lane_d[:ahead])]
 
 
@@ -65,7 +65,7 @@ def _ramp(rng: Rng, road: Road, right: float, width: float, length_m: float) -> 
     """Right edge of a highway: sometimes a lane begins (merge) or ends (exit) there."""
     if rng.random() > 0.3:
         return constant(right)
-    s0, taper = float(rng.uniform(10, 140)), float(rng.uniform(40, 90))
+    s0, taper = rng.uniform(10, 140), rng.uniform(40, 90)
     road.lane_d.insert(0, right - width / 2)  # traffic may use it once it is there
     road.lane_dir.insert(0, 2 if rng.random() < 0.5 else 3)
     if road.lane_dir[0] == 2:
@@ -117,7 +117,7 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
         return knots[0], tuple(d + distance for d in knots[1])
 
     if kind == "highway":
-        inner, outer = float(rng.uniform(0.4, 3.0)), float(rng.uniform(0.8, 3.4))
+        inner, outer = rng.uniform(0.4, 3.0), rng.uniform(0.8, 3.4)
         road.bands.append(Band(constant(left + inner), constant(left), "shoulder"))
         road.bands.append(Band(right_knots, beyond(right_knots, -outer), "shoulder"))
         road.outer_left_d, road.outer_right_d = (
@@ -126,7 +126,7 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
         )
         if rng.random() < 0.75:
             gap = pick(rng, [1.0, 2.5, 9.0, 16.0], [0.35, 0.25, 0.25, 0.15])
-            lanes = int(rng.integers(2, 5))
+            lanes = rng.integers(2, 5)
             near = left + inner + gap
             far = near + 1.0 + lanes * road.lane_width_m
             road.bands.insert(0, Band(constant(far + 2.5), constant(near), "shoulder"))
@@ -141,7 +141,7 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
                 road.bands.append(Band(constant(near), constant(left + inner), verge))
     elif kind in ("urban", "residential"):
         parking = pick(rng, [0.0, 2.2]) if rng.random() < 0.6 else 0.0
-        walk = float(rng.uniform(1.8, 5.0))
+        walk = rng.uniform(1.8, 5.0)
         if parking:
             road.bands += [Band(constant(left + parking), constant(left), "parking")]
             road.bands += [Band(constant(right), constant(right - parking), "parking")]
@@ -150,7 +150,7 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
         road.bands.append(Band(constant(left + parking + walk), constant(left + parking), paved))
         road.bands.append(Band(constant(right - parking), constant(right - parking - walk), paved))
     else:
-        soft = float(rng.uniform(0.2, 1.6))
+        soft = rng.uniform(0.2, 1.6)
         material = "shoulder" if rng.random() < 0.5 and kind == "rural" else "dirt"
         road.bands += [
             Band(constant(left + soft), constant(left), material),
@@ -161,15 +161,15 @@ def _sides(rng: Rng, road: Road, left: float, right: float, right_knots: Knots) 
 
 def _junction(rng: Rng, road: Road, shift: float, left: float, right: float, paint: float) -> None:
     """A crossing or a side road, perhaps with zebra crossings and a stop line; lane lines stop at it."""
-    s = float(rng.uniform(14, 70))
-    arms = int(rng.integers(1, 4))
-    junction = Junction(s, float(rng.uniform(6, 14)), bool(arms & 1), bool(arms & 2))
+    s = rng.uniform(14, 70)
+    arms = rng.integers(1, 4)
+    junction = Junction(s, rng.uniform(6, 14), bool(arms & 1), bool(arms & 2))
     road.junctions.append(junction)
     first, last = junction.span
     if paint > 0 and rng.random() < 0.55:
-        road.crossings.append((first - 4.5, float(rng.uniform(2.5, 3.5))))
+        road.crossings.append((first - 4.5, rng.uniform(2.5, 3.5)))
         if rng.random() < 0.5:
-            road.crossings.append((last + 1.5, float(rng.uniform(2.5, 3.5))))
+            road.crossings.append((last + 1.5, rng.uniform(2.5, 3.5)))
         road.stop_lines.append((first - 6.5, shift, right))
     elif paint > 0 and rng.random() < 0.5:
         road.stop_lines.append((first - 2.0, shift, right))

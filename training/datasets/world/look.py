@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from training.datasets.world.dice import clamp, pick
+from training.datasets.world.dice import Dice, clamp, pick
 
 Bgr = tuple[float, float, float]
 
@@ -60,10 +58,10 @@ class Look:
 
 
 def _mix(a: Bgr, b: Bgr, t: float) -> Bgr:
-    return tuple(p + (q - p) * t for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
+    return a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t
 
 
-def sample(rng: np.random.Generator, kind: str) -> Look:
+def sample(rng: Dice, kind: str) -> Look:
     """A random light and weather for a road of this kind."""
     time = pick(rng, ["day", "dusk", "night"], [0.8, 0.07, 0.13])
     weather = pick(rng, ["clear", "cloudy", "overcast", "rain", "fog", "snow"], [0.4, 0.21, 0.2, 0.1, 0.05, 0.04])
@@ -71,59 +69,58 @@ def sample(rng: np.random.Generator, kind: str) -> Look:
     if kind == "unpaved":
         surface = "unpaved"
     sunny = weather in ("clear", "cloudy") and time == "day"
-    elevation = float(np.radians(rng.uniform(14, 65) if time == "day" else 8))
-    azimuth = float(rng.uniform(-np.pi, np.pi))
-    shadow = float(rng.uniform(0.35, 0.68)) if sunny else 0.0
-    tint = float(rng.uniform(0, 1))
+    elevation = math.radians(rng.uniform(14, 65) if time == "day" else 8)
+    azimuth = rng.uniform(-math.pi, math.pi)
+    shadow = rng.uniform(0.35, 0.68) if sunny else 0.0
+    tint = rng.uniform(0, 1)
     if weather == "clear":
-        top, low = _mix((150, 95, 45), (235, 185, 130), tint), _mix((225, 195, 160), (245, 240, 235), float(rng.random()))
+        top, low = _mix((150, 95, 45), (235, 185, 130), tint), _mix((225, 195, 160), (245, 240, 235), rng.random())
     elif weather == "cloudy":
         top, low = _mix((190, 140, 90), (225, 190, 150), tint), (238, 232, 225)
     else:
         top = _mix((150, 145, 140), (250, 250, 248), tint)
         low = _mix(top, (240, 240, 240), 0.5)
     haze = _mix(low, (235, 220, 205), 0.4)
-    visibility = float(rng.uniform(500, 2500))
+    visibility = rng.uniform(500, 2500)
     if weather == "fog":
-        visibility = float(rng.uniform(35, 150))
+        visibility = rng.uniform(35, 150)
         top = low = haze = _mix((165, 163, 160), (225, 224, 222), tint)
     elif weather in ("rain", "snow"):
-        visibility = float(rng.uniform(120, 600))
+        visibility = rng.uniform(120, 600)
     ambient: Bgr = (1.0, 1.0, 1.0)
     beam = 0.0
     if weather in ("overcast", "rain", "fog"):
-        ambient = _mix((0.75, 0.72, 0.7), (1.0, 1.0, 1.0), float(rng.random()))
+        ambient = _mix((0.75, 0.72, 0.7), (1.0, 1.0, 1.0), rng.random())
     if time == "dusk":
-        g = float(rng.uniform(0.3, 0.6))
+        g = rng.uniform(0.3, 0.6)
         ambient, beam = (g * 1.05, g * 0.97, g), 0.15
-        top, low = _mix((120, 80, 55), (90, 60, 50), tint), _mix((150, 160, 205), (120, 150, 230), float(rng.random()))
+        top, low = _mix((120, 80, 55), (90, 60, 50), tint), _mix((150, 160, 205), (120, 150, 230), rng.random())
         haze = _mix(low, (140, 120, 110), 0.5)
     elif time == "night":
-        g = float(rng.uniform(0.04, 0.22))
-        ambient, beam = (g, g * 1.0, g * 1.15), float(rng.uniform(0.75, 1.4))
-        top, low = (12, 7, 6), _mix((18, 14, 12), (35, 40, 55), float(rng.random()))
+        g = rng.uniform(0.04, 0.22)
+        ambient, beam = (g, g * 1.0, g * 1.15), rng.uniform(0.75, 1.4)
+        top, low = (12, 7, 6), _mix((18, 14, 12), (35, 40, 55), rng.random())
         haze = _mix(low, (40, 38, 36), 0.4)
     return Look(
         time=time, weather=weather, surface=surface, sun=(azimuth, elevation), shadow=shadow, ambient=ambient, beam=beam,
         haze=haze, visibility_m=visibility, sky_top=top, sky_low=low,
-        cloud=float(rng.uniform(0.3, 0.9)) if weather == "cloudy" else float(rng.uniform(0, 0.35)) * (weather == "clear"),
+        cloud=rng.uniform(0.3, 0.9) if weather == "cloudy" else rng.uniform(0, 0.35) * (weather == "clear"),
         materials=_materials(rng, surface),
     )  # fmt: skip
 
 
-def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
+def _materials(rng: Dice, surface: str) -> dict[str, Bgr]:
     def vary(color: Bgr, by: float = 0.12) -> Bgr:
         """The colour lighter or darker, with a slight tint."""
         gain = clamp(1 + rng.normal(0, by), 0.55, 1.5)
-        tint = 1 + rng.normal(0, 0.03, 3)
-        return tuple(float(np.clip(c * gain * t, 8, 250)) for c, t in zip(color, tint, strict=True))  # type: ignore[return-value]
+        return tuple(clamp(c * gain * (1 + rng.normal(0, 0.03)), 8, 250) for c in color)  # type: ignore[return-value]
 
     grey = clamp(rng.normal(106, 24), 58, 168)
-    asphalt: Bgr = tuple(grey + t for t in rng.normal((1.0, 0.0, -1.5), 3.0))  # type: ignore[assignment]
+    asphalt: Bgr = (grey + rng.normal(1.0, 3.0), grey + rng.normal(0.0, 3.0), grey + rng.normal(-1.5, 3.0))
     found = {
         "road": asphalt,
-        "shoulder": _mix(asphalt, vary((120, 120, 122)), float(rng.uniform(0, 0.7))),
-        "parking": _mix(asphalt, vary((105, 105, 105)), float(rng.uniform(0, 0.5))),
+        "shoulder": _mix(asphalt, vary((120, 120, 122)), rng.uniform(0, 0.7)),
+        "parking": _mix(asphalt, vary((105, 105, 105)), rng.uniform(0, 0.5)),
         "pavement": vary((138, 141, 145)),
         "grass": vary((52, 98, 88)),
         "dry": vary((100, 145, 168)),
@@ -135,7 +132,7 @@ def _materials(rng: np.random.Generator, surface: str) -> dict[str, Bgr]:
     elif surface == "snowy":
         snow = (238.0, 232.0, 228.0)
         found |= {k: _mix(found[k], snow, t) for k, t in (("grass", 0.9), ("dry", 0.9), ("dirt", 0.8), ("pavement", 0.7))}
-        found |= {k: _mix(found[k], snow, float(rng.uniform(0.2, 0.5))) for k in ("road", "shoulder", "parking")}
+        found |= {k: _mix(found[k], snow, rng.uniform(0.2, 0.5)) for k in ("road", "shoulder", "parking")}
     elif surface == "unpaved":
         found["road"] = vary((110, 140, 165))
     return found

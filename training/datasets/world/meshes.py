@@ -275,3 +275,18 @@ def mesh(name: str, coarse: bool = False) -> Mesh:
     """The mesh of one of `MODELS`; ``coarse`` for one of a few pixels."""
     build = _car if name in CARS else _truck if name in TRUCKS else _bus
     return build(name, coarse)
+
+
+def visible(shape: Mesh, u: F64, v: F64, ahead: float, least_px2: float = 0.0) -> list[int]:
+    """Faces that show, in drawing order.
+
+    Args:
+        shape: the mesh; u, v: its points on the picture.
+        ahead: positive when it is seen from behind: then a truck's cab comes before its box.
+        least_px2: faces below this area are left out.
+    """
+    doubled = np.add.reduceat(u * v[shape.following] - u[shape.following] * v, shape.starts)
+    order: list[int] = (doubled < -2 * least_px2).nonzero()[0].tolist()
+    if shape.parts and ahead > 0:
+        order.sort(key=lambda i: (shape.part[i] != 0, -shape.part[i]))
+    return order

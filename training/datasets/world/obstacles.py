@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets.world.canvas import Mips
 from training.datasets.world.sprites import _rng, _shade, mips
 
 U8 = npt.NDArray[np.uint8]
@@ -33,7 +34,7 @@ def _stripes(picture: U8, x0: int, y0: int, x1: int, y1: int, a: tuple[float, ..
 
 
 @lru_cache(maxsize=64)
-def obstacle(kind: str, index: int) -> list[U8]:
+def obstacle(kind: str, index: int) -> Mips:
     """Sprite of one obstacle class; ``index`` below ``VARIANTS[kind]``."""
     rng = _rng(5 + list(SIZE_M).index(kind), index)
     white, red, orange = (235.0, 238.0, 240.0), (35.0, 30.0, 205.0), (20.0, 105.0, 245.0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world.canvas import SHIFT, Canvas, fixed
+from training.datasets.world.dice import Dice
 from training.datasets.world.road import Line
 
 F32 = npt.NDArray[np.float32]
@@ -61,7 +62,7 @@ def _stripe(alpha: F32, u: F64, width_px: F64, strength: F64) -> None:
         np.maximum(part, cover, out=part)
 
 
-def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, rough: U8, drawn: list[DrawnLine]) -> None:
+def draw(canvas: Canvas, rng: Dice, s: F32, d: F32, rough: U8, drawn: list[DrawnLine]) -> None:
     """Paint lines, crossings, stop lines and arrows onto the ground rows; append the lane lines to ``drawn``.
 
     ``rough`` is noise (0..255) that eats away worn paint.
@@ -94,7 +95,10 @@ def draw(canvas: Canvas, rng: np.random.Generator, s: F32, d: F32, rough: U8, dr
         _across(canvas, s, d, white)
         _arrows(canvas, white)
     wear = rng.uniform(0.0, 1.0)
-    colors = {"white": rng.uniform(195, 248) * (1 - 0.05 * rng.random(3)), "yellow": rng.uniform((40, 155, 205), (110, 195, 245))}
+    colors = {
+        "white": rng.uniform(195, 248) * (1 - 0.05 * rng.random(3)),
+        "yellow": rng.generator.uniform((40, 155, 205), (110, 195, 245)),
+    }
     if not alphas:
         return
     kept = cv2.addWeighted(rough, 255 / 40, rough, 0, -75 * wear * 255 / 40)  # saturates

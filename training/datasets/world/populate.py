@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from training.datasets.world import meshes, obstacles, signs, sprites
-from training.datasets.world.dice import clamp, pick
+from training.datasets.world.dice import Dice, clamp, pick
 from training.datasets.world.look import Look
 from training.datasets.world.road import Road
 from training.datasets.world.things import Thing
 
-Rng = np.random.Generator
+Rng = Dice
 _DENSITY = (0.0, 0.35, 1.0, 2.2)
 _MODEL_ODDS = (0.2, 0.15, 0.09, 0.19, 0.07, 0.07, 0.06, 0.06, 0.05, 0.01, 0.03, 0.02)
 
@@ -34,10 +34,10 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
 def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float, night: bool = False) -> Thing:
     name = pick(rng, meshes.MODELS, _MODEL_ODDS)
     mesh = meshes.mesh(name)
-    scale = float(rng.uniform(0.93, 1.06))
+    scale = rng.uniform(0.93, 1.06)
     return Thing(
         "vehicle", s, d, tuple(v * scale for v in mesh.size_m), mesh.class_name, model=name, scale=scale,  # type: ignore[arg-type]
-        heading=heading, speed=speed, seed=int(rng.integers(1 << 31)), braking=bool(rng.random() < 0.25),
+        heading=heading, speed=speed, seed=rng.integers(1 << 31), braking=rng.random() < 0.25,
     )  # fmt: skip
 
 
@@ -51,32 +51,32 @@ def traffic(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     for lane, direction in zip(road.lane_d, road.lane_dir, strict=True):
         if density == 0:
             break
-        headway = max(float(rng.uniform(28, 75)) / density, 11.0)
-        speed = base * float(rng.uniform(0.85, 1.15))
-        s = float(rng.uniform(-25, 20))
+        headway = max(rng.uniform(28, 75) / density, 11.0)
+        speed = base * rng.uniform(0.85, 1.15)
+        s = rng.uniform(-25, 20)
         ego_lane = direction > 0 and abs(lane) < 0.5
         if ego_lane:
-            s = float(rng.uniform(8, 45)) / max(density, 0.7) + 6
+            s = rng.uniform(8, 45) / max(density, 0.7) + 6
         while s < length_m:
             start, stop = (-1e9, 1e9)
             if direction in (2, 3) and len(road.edges[1][0]) > 1:
                 start, stop = (road.edges[1][0][1], 1e9) if direction == 2 else (-1e9, road.edges[1][0][0])
             if start <= s <= stop:
                 sign = 1 if direction > 0 else -1
-                d = lane + float(rng.normal(0, 0.18))
-                heading = (0.0 if sign > 0 else np.pi) + float(rng.normal(0, 0.015))
+                d = lane + rng.normal(0, 0.18)
+                heading = (0.0 if sign > 0 else np.pi) + rng.normal(0, 0.015)
                 if rng.random() < (0.22 if road.kind in ("urban", "residential") else 0.05):
-                    d += float(rng.uniform(-0.9, 0.9))
+                    d += rng.uniform(-0.9, 0.9)
                     found.append(_rider(rng, s, d, sign * speed * 0.7, heading))
                 else:
                     found.append(_vehicle(rng, s, d, sign * speed, heading))
                 s += found[-1].size_m[0]
-            s += headway * float(rng.uniform(0.35, 1.8)) + 3.0
+            s += headway * rng.uniform(0.35, 1.8) + 3.0
     return found
 
 
 def _rider(rng: Rng, s: float, d: float, speed: float, heading: float) -> Thing:
-    index = int(rng.integers(sprites.RIDERS))
+    index = rng.integers(sprites.RIDERS)
     index -= index % 3 == 0  # riding along the road: seen from behind or before
     return Thing("rider", s, d, (1.8, 1.25, 1.72), "two_wheeler", index=max(index, 1), heading=heading, speed=speed)
 
@@ -89,32 +89,30 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
         inner = band.right[1][0] if side > 0 else band.left[1][0]
         outer = band.left[1][0] if side > 0 else band.right[1][0]
         if band.material == "parking" and parked:
-            s = float(rng.uniform(-8, 10))
+            s = rng.uniform(-8, 10)
             while s < min(length_m, length_m):
-                car = _vehicle(
-                    rng, s, (inner + outer) / 2 + float(rng.normal(0, 0.08)), 0.0, 0.0 if rng.random() < 0.7 else np.pi
-                )
+                car = _vehicle(rng, s, (inner + outer) / 2 + rng.normal(0, 0.08), 0.0, 0.0 if rng.random() < 0.7 else np.pi)
                 if car.size_m[0] < 6 and not _in_junction(road, s, 6):
                     found.append(car)
-                s += 5.2 + float(rng.exponential(4.0))
+                s += 5.2 + rng.exponential(4.0)
         if band.material in ("pavement", "grass", "dry", "dirt"):
-            for _ in range(int(rng.poisson(length_m / 45 * (1.5 if road.kind == "urban" else 0.5)))):
+            for _ in range(rng.poisson(length_m / 45 * (1.5 if road.kind == "urban" else 0.5))):
                 s, d = (
-                    float(rng.uniform(4, min(length_m, 90 if length_m < 400 else length_m))),
-                    float(rng.uniform(min(inner, outer) + 0.3, max(inner, outer) - 0.2)),
+                    rng.uniform(4, min(length_m, 90 if length_m < 400 else length_m)),
+                    rng.uniform(min(inner, outer) + 0.3, max(inner, outer) - 0.2),
                 )
                 found.append(_person(rng, s, d, pick(rng, [-1.3, 1.2, 0.0])))
             found += _fronts(rng, road, side, outer, length_m)
     for s0, length in road.crossings:
-        for _ in range(int(rng.poisson(0.8))):
-            d = float(rng.uniform(road.edges[1][1][0] - 1, road.edges[0][1][0] + 1))
-            found.append(_person(rng, s0 + float(rng.uniform(0.3, length)), d, 0.0, pick(rng, [-1.2, 1.2])))
+        for _ in range(rng.poisson(0.8)):
+            d = rng.uniform(road.edges[1][1][0] - 1, road.edges[0][1][0] + 1)
+            found.append(_person(rng, s0 + rng.uniform(0.3, length), d, 0.0, pick(rng, [-1.2, 1.2])))
     if rng.random() < 0.08:
-        found.append(_person(rng, float(rng.uniform(9, 40)), float(rng.uniform(-3, 3)), 0.0, pick(rng, [-1.2, 1.2])))
+        found.append(_person(rng, rng.uniform(9, 40), rng.uniform(-3, 3), 0.0, pick(rng, [-1.2, 1.2])))
     for junction in road.junctions:
-        for _ in range(int(rng.poisson(0.7))):
+        for _ in range(rng.poisson(0.7)):
             side = pick(rng, [-1.0, 1.0])
-            car = _vehicle(rng, junction.s_m + float(rng.uniform(-2, 2)), side * float(rng.uniform(1, 18)), 0.0, side * np.pi / 2)
+            car = _vehicle(rng, junction.s_m + rng.uniform(-2, 2), side * rng.uniform(1, 18), 0.0, side * np.pi / 2)
             if car.size_m[0] < 6:
                 found.append(car)
     return found
@@ -122,8 +120,8 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
 
 def _person(rng: Rng, s: float, d: float, speed: float, drift: float = 0.0) -> Thing:
     height = clamp(rng.normal(1.7, 0.1), 1.1, 1.95)
-    return Thing("person", s, d, (0.5, 0.5 * height, height), "pedestrian", index=int(rng.integers(sprites.PEOPLE)), speed=speed,
-                 drift=drift, flip=bool(rng.random() < 0.5))  # fmt: skip
+    return Thing("person", s, d, (0.5, 0.5 * height, height), "pedestrian", index=rng.integers(sprites.PEOPLE), speed=speed,
+                 drift=drift, flip=rng.random() < 0.5)  # fmt: skip
 
 
 def _in_junction(road: Road, s: float, margin: float) -> bool:
@@ -133,34 +131,32 @@ def _in_junction(road: Road, s: float, margin: float) -> bool:
 def _fronts(rng: Rng, road: Road, side: float, outer: float, length_m: float) -> list[Thing]:
     """Houses, garden walls and street trees behind a pavement."""
     found: list[Thing] = []
-    close = float(rng.uniform(0.0, 1.5)) if road.kind == "urban" else float(rng.uniform(3, 9))
+    close = rng.uniform(0.0, 1.5) if road.kind == "urban" else rng.uniform(3, 9)
     built = pick(rng, [0.95, 0.6, 0.2], [0.5, 0.3, 0.2])
-    s = float(rng.uniform(-10, 5))
+    s = rng.uniform(-10, 5)
     while s < min(length_m, 130 if length_m < 400 else length_m):
-        width = float(rng.uniform(9, 26))
+        width = rng.uniform(9, 26)
         if not _in_junction(road, s + width / 2, width / 2 + 1):
             if rng.random() < built:
-                height = float(rng.uniform(6, 15)) * (1.7 if rng.random() < 0.12 else 1.0)
-                found.append(Thing("building", s + width / 2, outer + side * (close + float(rng.uniform(0, 0.6))),
-                                   (width, float(rng.uniform(8, 14)), height), index=int(rng.integers(32))))  # fmt: skip
+                height = rng.uniform(6, 15) * (1.7 if rng.random() < 0.12 else 1.0)
+                found.append(Thing("building", s + width / 2, outer + side * (close + rng.uniform(0, 0.6)),
+                                   (width, rng.uniform(8, 14), height), index=rng.integers(32)))  # fmt: skip
             else:
-                found += [_tree(rng, s + float(rng.uniform(0, width)), outer + side * float(rng.uniform(1, 9))) for _ in range(2)]
-        s += width + (float(rng.uniform(0, 8)) if rng.random() < 0.4 else 0.0)
+                found += [_tree(rng, s + rng.uniform(0, width), outer + side * rng.uniform(1, 9)) for _ in range(2)]
+        s += width + (rng.uniform(0, 8) if rng.random() < 0.4 else 0.0)
     if rng.random() < 0.35:
-        step = float(rng.uniform(9, 18))
-        for s in np.arange(float(rng.uniform(4, 20)), min(length_m, 120), step):
+        step = rng.uniform(9, 18)
+        for s in np.arange(rng.uniform(4, 20), min(length_m, 120), step):
             found.append(_tree(rng, float(s), outer - side * 0.9, 0.8))
     return found
 
 
 def _tree(rng: Rng, s: float, d: float, scale: float = 1.0) -> Thing:
     if rng.random() < 0.22:
-        h = float(rng.uniform(0.8, 2.2))
-        return Thing("bush", s, d, (1.0, h * 1.7, h), index=int(rng.integers(sprites.BUSHES)), flip=bool(rng.random() < 0.5))
-    height = float(rng.uniform(5, 13)) * scale
-    return Thing(
-        "tree", s, d, (1.0, height * 0.75, height), index=int(rng.integers(sprites.TREES)), flip=bool(rng.random() < 0.5)
-    )
+        h = rng.uniform(0.8, 2.2)
+        return Thing("bush", s, d, (1.0, h * 1.7, h), index=rng.integers(sprites.BUSHES), flip=rng.random() < 0.5)
+    height = rng.uniform(5, 13) * scale
+    return Thing("tree", s, d, (1.0, height * 0.75, height), index=rng.integers(sprites.TREES), flip=rng.random() < 0.5)
 
 
 def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
@@ -170,28 +166,28 @@ def _country(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     for side, edge in ((1.0, road.outer_left_d), (-1.0, road.outer_right_d)):
         base = road.verge_d(side)
         other = base != edge
-        setback = float(rng.uniform(2.0, 9.0)) if not highway else float(rng.uniform(4.0, 14.0))
-        for _ in range(int(rng.poisson(density))):
-            found.append(_tree(rng, float(rng.uniform(5, length_m)), base + side * (setback + abs(float(rng.normal(0, 9))))))
-        for _ in range(int(rng.poisson(density * 0.15))):
-            s = float(rng.uniform(25, length_m))
-            found.append(Thing("building", s, base + side * float(rng.uniform(14, 40)), (float(rng.uniform(8, 30)), 10.0,
-                               float(rng.uniform(3.5, 9))), index=int(rng.integers(32))))  # fmt: skip
+        setback = rng.uniform(2.0, 9.0) if not highway else rng.uniform(4.0, 14.0)
+        for _ in range(rng.poisson(density)):
+            found.append(_tree(rng, rng.uniform(5, length_m), base + side * (setback + abs(rng.normal(0, 9)))))
+        for _ in range(rng.poisson(density * 0.15)):
+            s = rng.uniform(25, length_m)
+            found.append(Thing("building", s, base + side * rng.uniform(14, 40), (rng.uniform(8, 30), 10.0,
+                               rng.uniform(3.5, 9)), index=rng.integers(32)))  # fmt: skip
         odds = [0.12, 0.6, 0.28, 0.0] if other else [0.41, 0.2, 0.25, 0.14]
         style = pick(rng, ["none", "wall", "rail", "fence"], odds)
         if style != "none":
-            height = {"wall": float(rng.uniform(0.8, 1.1)), "rail": 0.75, "fence": float(rng.uniform(1.1, 2.2))}[style]
-            grey = float(rng.uniform(110, 190))
+            height = {"wall": rng.uniform(0.8, 1.1), "rail": 0.75, "fence": rng.uniform(1.1, 2.2)}[style]
+            grey = rng.uniform(110, 190)
             color = {"wall": (grey, grey * 1.01, grey * 1.02), "rail": (165.0, 168.0, 170.0), "fence": (95.0, 100.0, 105.0)}[
                 style
             ]
             if style == "wall" and not other and highway and rng.random() < 0.3:
-                height = float(rng.uniform(2.5, 4.5))
-            found += _row(style, road, edge + side * float(rng.uniform(0.2, 0.8)), height, color, length_m)
+                height = rng.uniform(2.5, 4.5)
+            found += _row(style, road, edge + side * rng.uniform(0.2, 0.8), height, color, length_m)
     if rng.random() < (0.2 if highway else 0.06):
-        grey = float(rng.uniform(95, 165))
-        size = (float(rng.uniform(9, 24)), 0.0, float(rng.uniform(1.2, 2.4)))
-        found.append(Thing("bridge", float(rng.uniform(25, 160)), 0.0, size, color=(grey, grey, grey)))
+        grey = rng.uniform(95, 165)
+        size = (rng.uniform(9, 24), 0.0, rng.uniform(1.2, 2.4))
+        found.append(Thing("bridge", rng.uniform(25, 160), 0.0, size, color=(grey, grey, grey)))
     return found
 
 
@@ -213,24 +209,24 @@ def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     for i, (name, _) in enumerate(names):
         if name == "traffic_light" or (name in ("stop", "yield", "crosswalk") and road.kind == "highway"):
             odds[i] = 0
-    for _ in range(int(rng.poisson(2.2 * max(length_m / 260, 1)))):
+    for _ in range(rng.poisson(2.2 * max(length_m / 260, 1))):
         name, color = pick(rng, names, odds)
         side = -road.side if rng.random() < 0.85 else road.side
         edge = road.outer_right_d if side < 0 else road.outer_left_d
-        s = float(rng.uniform(7, min(75.0, length_m))) if length_m < 400 else float(rng.uniform(7, length_m))
+        s = rng.uniform(7, min(75.0, length_m)) if length_m < 400 else rng.uniform(7, length_m)
         width = signs.FACES[(name, color)][0]
         if name == "direction" and color != "white" and road.kind == "highway" and rng.random() < 0.45:
             found += _gantry(rng, road, s + 25, color)
             continue
-        scale = float(rng.uniform(0.85, 1.15)) * (1.25 if road.kind == "highway" else 1.0)
+        scale = rng.uniform(0.85, 1.15) * (1.25 if road.kind == "highway" else 1.0)
         found.append(
             _sign(
                 rng,
                 name,
                 color,
                 s,
-                edge + side * (float(rng.uniform(0.5, 2.2)) + width * scale / 2),
-                float(rng.uniform(1.5, 2.4)),
+                edge + side * (rng.uniform(0.5, 2.2) + width * scale / 2),
+                rng.uniform(1.5, 2.4),
                 scale,
             )
         )
@@ -242,22 +238,22 @@ def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
                 found.append(_sign(rng, "traffic_light", lamp, s, d, base, 1.0))
             if rng.random() < 0.6:
                 beyond = junction.span[1] + 2.0
-                found.append(_sign(rng, "traffic_light", lamp, beyond, float(rng.uniform(-2.5, 1)), 5.0, 1.1))
+                found.append(_sign(rng, "traffic_light", lamp, beyond, rng.uniform(-2.5, 1), 5.0, 1.1))
     return found
 
 
 def _sign(rng: Rng, name: str, color: str, s: float, d: float, base: float, scale: float) -> Thing:
     width, height = signs.FACES[(name, color)]
-    index = int(rng.integers(signs.VARIANTS))
-    size, turn = (0.1, width * scale, height * scale), float(rng.normal(0, 0.12))
+    index = rng.integers(signs.VARIANTS)
+    size, turn = (0.1, width * scale, height * scale), rng.normal(0, 0.12)
     return Thing("sign", s, d, size, name, color, index=index, base_m=base, heading=turn)
 
 
 def _gantry(rng: Rng, road: Road, s: float, color: str) -> list[Thing]:
     left, right = road.edges[0][1][0] + 1.5, min(road.edges[1][1]) - 2.5
     found = [Thing("gantry", s + 0.3, (left + right) / 2, (0.5, left - right, 6.4), color=(135.0, 138.0, 140.0))]
-    for _ in range(int(rng.integers(1, 4))):
-        d = float(rng.uniform(right + 2, left - 2))
+    for _ in range(rng.integers(1, 4)):
+        d = rng.uniform(right + 2, left - 2)
         if all(abs(d - other.d) > 4.6 for other in found[1:]):
             found.append(_sign(rng, "direction", color, s, d, 5.4, 1.15))
     return found
@@ -267,11 +263,11 @@ def _masts(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     """Street lamps and utility poles in a row."""
     found: list[Thing] = []
     if rng.random() < 0.55:
-        step, art = float(rng.uniform(22, 45)), "lamp" if rng.random() < 0.7 or road.kind == "urban" else "mast"
-        height, grey = float(rng.uniform(6, 10.5)), float(rng.uniform(70, 150))
+        step, art = rng.uniform(22, 45), "lamp" if rng.random() < 0.7 or road.kind == "urban" else "mast"
+        height, grey = rng.uniform(6, 10.5), rng.uniform(70, 150)
         sides = [(-1.0, road.outer_right_d)] if rng.random() < 0.6 else [(-1.0, road.outer_right_d), (1.0, road.outer_left_d)]
         for side, edge in sides:
-            for s in np.arange(float(rng.uniform(3, step)), min(length_m, 240 if length_m < 400 else length_m), step):
+            for s in np.arange(rng.uniform(3, step), min(length_m, 240 if length_m < 400 else length_m), step):
                 if not _in_junction(road, float(s), 1):
                     found.append(Thing(art, float(s), edge + side * 0.9, (0.2, -side * 2.0, height), color=(grey, grey, grey)))
     return found
@@ -281,29 +277,29 @@ def _obstacles(rng: Rng, road: Road, length_m: float) -> list[Thing]:
     """Something static on or beside the own carriageway."""
     found: list[Thing] = []
     right, left = min(road.edges[1][1]), road.edges[0][1][0]
-    s = float(rng.uniform(9, 50))
+    s = rng.uniform(9, 50)
     kind = pick(rng, ["cone", "barrier", "debris", "fallen_tree", "works"], [0.24, 0.2, 0.2, 0.14, 0.22])
 
     def put(name: str, at_s: float, at_d: float, scale: float = 1.0) -> None:
         width, height = obstacles.SIZE_M[name]
         found.append(Thing("obstacle", at_s, at_d, (0.4, width * scale, height * scale), name, model=name,
-                           index=int(rng.integers(obstacles.VARIANTS[name])), flip=bool(rng.random() < 0.5)))  # fmt: skip
+                           index=rng.integers(obstacles.VARIANTS[name]), flip=rng.random() < 0.5))  # fmt: skip
 
     side = right if rng.random() < 0.7 else left
     toward = 1.0 if side == right else -1.0
     if kind == "debris":
-        for _ in range(int(rng.integers(1, 3))):
-            put("debris", s * 0.6 + float(rng.uniform(0, 4)), float(rng.uniform(right, left)), float(rng.uniform(0.9, 2.2)))
+        for _ in range(rng.integers(1, 3)):
+            put("debris", s * 0.6 + rng.uniform(0, 4), rng.uniform(right, left), rng.uniform(0.9, 2.2))
     elif kind == "fallen_tree":
-        put("fallen_tree", s, side + toward * float(rng.uniform(-1, 4)), float(rng.uniform(0.7, 1.3)))
+        put("fallen_tree", s, side + toward * rng.uniform(-1, 4), rng.uniform(0.7, 1.3))
     else:
-        depth = float(rng.uniform(0.3, road.lane_width_m * 1.2))
-        count = int(rng.integers(3, 10))
+        depth = rng.uniform(0.3, road.lane_width_m * 1.2)
+        count = rng.integers(3, 10)
         for i in range(count):
             reach = min(1.0, i / max(count * 0.5, 1)) * depth
-            put("cone" if kind != "barrier" else "barrier", s + i * float(rng.uniform(2.2, 3.4)), side + toward * reach)
+            put("cone" if kind != "barrier" else "barrier", s + i * rng.uniform(2.2, 3.4), side + toward * reach)
         if kind == "works":
-            put("works", s + count * 3.0, side + toward * (depth * 0.5 - 0.6), float(rng.uniform(0.9, 1.2)))
+            put("works", s + count * 3.0, side + toward * (depth * 0.5 - 0.6), rng.uniform(0.9, 1.2))
             if rng.random() < 0.6:
                 put("barrier", s + count * 2.8, side + toward * depth * 0.4)
     for thing in found:

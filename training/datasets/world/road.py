@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets.world.dice import Dice
+
 F64 = npt.NDArray[np.float64]
 STEP_M = 2.0
 Knots = tuple[tuple[float, ...], tuple[float, ...]]  # s values, d values
@@ -148,17 +150,17 @@ def mirror(road: Road) -> None:
     road.arrows = [(s, -d, {"left": "right", "right": "left"}.get(kind, kind)) for s, d, kind in road.arrows]
 
 
-def shape(rng: np.random.Generator, kind: str, length_m: float) -> Road:
+def shape(rng: Dice, kind: str, length_m: float) -> Road:
     """A centre line from ``s = -40`` m: curvature runs linearly between random values (clothoids), slope likewise."""
     s = np.arange(-40.0, length_m + STEP_M, STEP_M)
     bend = {"highway": 0.0016, "rural": 0.005, "urban": 0.0022, "residential": 0.005, "unpaved": 0.008}[kind]
-    knots = np.arange(-40.0, length_m + 120.0, float(rng.uniform(60, 140)))
+    knots = np.arange(-40.0, length_m + 120.0, rng.uniform(60, 140))
     straight = rng.random(len(knots)) < 0.4
-    kappa = np.interp(s, knots, np.where(straight, 0.0, rng.normal(0, bend, len(knots))))
+    kappa = np.interp(s, knots, np.where(straight, 0.0, rng.generator.normal(0, bend, len(knots))))
     hill = {"highway": 0.018, "rural": 0.035, "urban": 0.014, "residential": 0.025, "unpaved": 0.04}[kind]
-    knots = np.arange(-40.0, length_m + 160.0, float(rng.uniform(70, 180)))
+    knots = np.arange(-40.0, length_m + 160.0, rng.uniform(70, 180))
     flat = rng.random() < 0.45
-    slope = np.interp(s, knots, np.zeros(len(knots)) if flat else rng.normal(0, hill, len(knots)))
+    slope = np.interp(s, knots, np.zeros(len(knots)) if flat else rng.generator.normal(0, hill, len(knots)))
     slope = np.convolve(np.pad(slope, 10, mode="edge"), np.full(21, 1 / 21), "valid")
     theta = np.cumsum(kappa) * STEP_M
     return Road(

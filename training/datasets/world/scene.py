@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from getok_drive.tokens.vocab import BOX_CLASSES
 from training.datasets.world import (
+    buildings,
     effects,
     flanks,
     ground,
@@ -24,6 +25,7 @@ from training.datasets.world import (
     scenery,
     shadows,
     signs,
+    sky,
     sprites,
     vehicles,
 )
@@ -40,8 +42,9 @@ from training.datasets.world.canvas import (
     VEGETATION,
     WALL,
     Canvas,
+    lighting,
 )  # fmt: skip
-from training.datasets.world.dice import clamp, pick
+from training.datasets.world.dice import Dice, clamp, pick
 from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import REACH_M, View
 from training.samples import Sample
@@ -83,7 +86,7 @@ class World:
 
 def create(seed: int, length_m: float = 200.0) -> World:
     """The world of ``seed`` with ``length_m`` of road ahead."""
-    rng = np.random.Generator(np.random.PCG64([seed, int(length_m)]))
+    rng = Dice(seed, int(length_m))
     rig = Rig.sample(rng)
     kind = pick(rng, ["highway", "rural", "urban", "residential", "unpaved"], [0.42, 0.17, 0.28, 0.1, 0.03])
     way = road.shape(rng, kind, length_m + REACH_M)
@@ -95,15 +98,15 @@ def create(seed: int, length_m: float = 200.0) -> World:
     things = populate.populate(rng, way, mood, length_m)
     layers: list[tuple[str, float, float, int]] = []
     if rng.random() < 0.5:
-        layers.append(("hill", float(rng.uniform(0.02, 0.12)), 1500.0, int(rng.integers(4096))))
+        layers.append(("hill", rng.uniform(0.02, 0.12), 1500.0, rng.integers(4096)))
     if kind == "urban" and rng.random() < 0.6:
-        layers.append(("town", float(rng.uniform(0.03, 0.09)), 400.0, int(rng.integers(4096))))
+        layers.append(("town", rng.uniform(0.03, 0.09), 400.0, rng.integers(4096)))
     if rng.random() < 0.8:
-        layers.append(("trees", float(rng.uniform(0.015, 0.07)), 320.0, int(rng.integers(4096))))
+        layers.append(("trees", rng.uniform(0.015, 0.07), 320.0, rng.integers(4096)))
     if rng.random() < 0.06:
-        ego_d, ego_yaw = float(rng.uniform(-2, 2)), float(rng.normal(0, 0.06))  # changing lanes
+        ego_d, ego_yaw = rng.uniform(-2, 2), rng.normal(0, 0.06)  # changing lanes
     else:
-        ego_d, ego_yaw = clamp(rng.normal(0, 0.3), -0.8, 0.8), float(rng.normal(0, 0.01))
+        ego_d, ego_yaw = clamp(rng.normal(0, 0.3), -0.8, 0.8), rng.normal(0, 0.01)
     things = [t for t in things if not (abs(t.d - ego_d) < 1.8 and -6 < t.s < 5.5 + t.size_m[0] / 2 and t.label in BOX_CLASSES)]
     beside = flanks.sample(rng, way)
     things = [
@@ -122,9 +125,9 @@ def picture(
     dyaw_rad = world.ego_yaw if dyaw_rad is None else dyaw_rad
     view = View(world.road, camera, s_m, d_m, dyaw_rad)
     canvas = Canvas.blank(view, world.look)
-    rng = np.random.Generator(np.random.PCG64([world.seed, 77]))
-    scenery.sky(canvas, rng)
-    scenery.backdrop(canvas, world.layers)
+    rng = Dice(world.seed, 77)
+    sky.sky(canvas, rng)
+    sky.backdrop(canvas, world.layers)
     placed = _place(world, view, time_s)
     drawn: list[paint.DrawnLine] = []
     ground.draw(canvas, rng, shadows.outlines(canvas, placed, world.flanks), drawn)
@@ -248,7 +251,7 @@ def _draw(canvas: Canvas, thing: Thing, spot: Spot, end: Spot | None, number: in
         lit = canvas.look.time != "day" or canvas.look.weather in ("rain", "fog")
         vehicles.draw(canvas, thing, spot, number, lit and thing.speed != 0)
     elif art == "building":
-        scenery.building(canvas, thing, spot)
+        buildings.draw(canvas, thing, spot)
     elif end is not None:
         scenery.wall(canvas, thing, spot, end)
     elif spot.x < 1.5:
@@ -284,7 +287,7 @@ def _sprite(canvas: Canvas, thing: Thing, spot: Spot, number: int) -> None:
         elif thing.label == "traffic_light":
             post = spot.y - thing.d + view.road.outer_right_d - 1.0
             scenery.pole(canvas, spot, post, 6.0, 0.22, _DARK_STEEL)
-            shade = scenery.lit(canvas, _DARK_STEEL, spot.x, spot.y)
+            shade = canvas.lit(_DARK_STEEL, spot.x, spot.y)
             canvas.line(view.uv(spot.x, post, spot.z + 5.7), view.uv(spot.x, spot.y, spot.z + 5.7), 0.14 * scale, shade, POLE)
     elif thing.art == "person":
         mips = sprites.person(thing.index)
@@ -299,7 +302,7 @@ def _sprite(canvas: Canvas, thing: Thing, spot: Spot, number: int) -> None:
         gain = (max(gain[0], 0.75), max(gain[1], 0.75), max(gain[2], 0.75))
         lit_v = v - height * {"red": 0.82, "yellow": 0.5, "green": 0.18}[thing.color_name]
         canvas.glow.append((u, lit_v, max(0.13 * scale, 0.8), signs.LAMPS[thing.color_name]))
-    canvas.sprite(mips, u, v, width, height, spot.clip, gain, offset, owner, thing.flip, hard=owner == VEGETATION)
+    canvas.sprite(mips, u, v, width, height, spot.clip, lighting(gain, offset), owner, thing.flip, owner == VEGETATION)
 
 
 def _semantic(canvas: Canvas, owner: U8, labelled: list[tuple[int, Thing]]) -> U8:

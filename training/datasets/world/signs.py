@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets.world.canvas import Mips
 from training.datasets.world.sprites import _rng, mips
 
 U8 = npt.NDArray[np.uint8]
@@ -72,7 +73,7 @@ def _symbol(picture: U8, rng: np.random.Generator, center: tuple[float, float], 
 
 
 @lru_cache(maxsize=128)
-def face(name: str, color: str, index: int) -> list[U8]:
+def face(name: str, color: str, index: int) -> Mips:
     """Sprite of a sign's face; ``index`` below `VARIANTS`."""
     rng = _rng(50 + list(FACES).index((name, color)), index)
     if name == "traffic_light":
@@ -126,7 +127,7 @@ def face(name: str, color: str, index: int) -> list[U8]:
     return mips(picture)
 
 
-def _light(rng: np.random.Generator, color: str) -> list[U8]:
+def _light(rng: np.random.Generator, color: str) -> Mips:
     picture = np.zeros((126, 48, 4), np.uint8)
     housing: Bgr = BLACK if rng.random() < 0.75 else (25.0, 150.0, 200.0)
     if rng.random() < 0.4:
@@ -141,7 +142,7 @@ def _light(rng: np.random.Generator, color: str) -> list[U8]:
     return mips(picture)
 
 
-def _board(rng: np.random.Generator, name: str, color: str) -> list[U8]:
+def _board(rng: np.random.Generator, name: str, color: str) -> Mips:
     width, height = FACES[(name, color)]
     w, h = int(96 * width / height), 96
     picture = np.zeros((h, w, 4), np.uint8)

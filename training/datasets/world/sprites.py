@@ -1,4 +1,4 @@
-"""Upright pictures drawn once per process: trees, people, riders, obstacles; BGRA with mip levels, all deterministic."""
+"""Upright pictures drawn once per process: trees, people, riders, obstacles; with mip levels, all deterministic."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
+from training.datasets.world.canvas import Mips
 from training.datasets.world.dice import pick
 
 U8 = npt.NDArray[np.uint8]
@@ -16,28 +17,20 @@ Bgr = tuple[float, float, float]
 TREES, BUSHES, PEOPLE, RIDERS = 14, 6, 36, 24
 
 
-def mips(picture: U8) -> list[U8]:
-    """The picture and its halvings; colour is weighted by alpha, so edges do not darken."""
-    levels = [picture]
-    while min(levels[-1].shape[:2]) > 8:
-        last = levels[-1].astype(np.float32)
-        alpha = last[..., 3:] / 255
-        size = (last.shape[1] // 2, last.shape[0] // 2)
-        color = cv2.resize(last[..., :3] * alpha, size, interpolation=cv2.INTER_AREA)
-        cover = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)[..., None]
-        merged = np.concatenate([color / np.maximum(cover, 1e-3), cover * 255], -1)
-        levels.append(np.clip(merged, 0, 255).astype(np.uint8))
-    levels[0] = _bleed(levels[0])
-    return levels
-
-
-def _bleed(picture: U8) -> U8:
-    """Give transparent pixels the mean colour, so that interpolation at the rim shows no black."""
-    solid = picture[..., 3] > 127
-    if solid.any():
-        picture = picture.copy()
-        picture[picture[..., 3] == 0, :3] = picture[solid, :3].mean(0).astype(np.uint8)
-    return picture
+def mips(picture: U8) -> Mips:
+    """Levels of a BGRA picture; colour is weighted by its cover, so edges do not darken, and bleeds into what is transparent."""
+    levels: Mips = []
+    cover, color = picture[..., 3].astype(np.float32) / 255, picture[..., :3].astype(np.float32)
+    color *= cover[..., None]
+    while True:
+        total = max(float(cover.sum()), 1e-3)
+        mean = color.sum((0, 1)) / total
+        full = np.where(cover[..., None] > 0.02, color / np.maximum(cover, 0.02)[..., None], mean)
+        levels.append((np.clip(full, 0, 255).astype(np.uint8), np.clip(cover * 255, 0, 255).astype(np.uint8)))
+        if min(cover.shape) <= 8:
+            return levels
+        size = (cover.shape[1] // 2, cover.shape[0] // 2)
+        color, cover = (cv2.resize(layer, size, interpolation=cv2.INTER_AREA) for layer in (color, cover))
 
 
 def _rng(kind: int, index: int) -> np.random.Generator:
@@ -45,7 +38,7 @@ def _rng(kind: int, index: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=64)
-def tree(index: int) -> list[U8]:
+def tree(index: int) -> Mips:
     """A tree of 192x256 px: trunk, branches and clumps of lit leaves; every fifth a conifer, every seventh bare."""
     rng = _rng(1, index)
     w, h = 192, 256
@@ -91,7 +84,7 @@ def tree(index: int) -> list[U8]:
 
 
 @lru_cache(maxsize=16)
-def bush(index: int) -> list[U8]:
+def bush(index: int) -> Mips:
     """A bush or a piece of hedge, 128x80 px."""
     rng = _rng(2, index)
     w, h = 128, 80
@@ -137,7 +130,7 @@ def _shade(picture: U8, rng: np.random.Generator) -> U8:
 
 
 @lru_cache(maxsize=64)
-def person(index: int) -> list[U8]:
+def person(index: int) -> Mips:
     """A standing or walking person, 80x160 px, feet on the lower edge."""
     rng = _rng(3, index)
     picture = np.zeros((160, 80, 4), np.uint8)
@@ -166,7 +159,7 @@ def person(index: int) -> list[U8]:
 
 
 @lru_cache(maxsize=64)
-def rider(index: int) -> list[U8]:
+def rider(index: int) -> Mips:
     """A two-wheeler with its rider, 120x160 px; a third seen from the side, the others from behind or the front."""
     rng = _rng(4, index)
     picture = np.zeros((160, 120, 4), np.uint8)

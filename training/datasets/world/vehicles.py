@@ -1,4 +1,4 @@
-"""Draws vehicles: flat-shaded meshes with glass, lamps and plates; a few rectangles where they are a few pixels."""
+"""Draws vehicles: flat-shaded meshes with glass, lamps and plates; far away, pictures of those."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import numpy.typing as npt
 
 from training.datasets.world.canvas import SHIFT, Canvas
 from training.datasets.world.dice import pick
+from training.datasets.world.impostors import painted, seen
 from training.datasets.world.look import Bgr, Look
-from training.datasets.world.meshes import mesh
+from training.datasets.world.meshes import mesh, visible
 from training.datasets.world.things import Spot, Thing
+
+_IMPOSTOR_PX = 24.0  # height below which a picture is enough
+_LEAST_PX2 = 0.8
+_LAMPS = ("tail", "head")
 
 
 @lru_cache(maxsize=1024)
@@ -50,13 +55,12 @@ def paints(number: int, braking: bool, lights: bool) -> dict[str, Bgr]:
 
 def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> None:
     """Draw one vehicle; ``lit``: its lamps are on."""
-    view, look = canvas.view, canvas.look
+    view = canvas.view
     height_px = thing.size_m[2] * view.f / max(spot.x, 1.0)
-    if height_px < 9:
-        _speck(canvas, thing, spot, owner, lit)
+    if height_px < _IMPOSTOR_PX:
+        _far(canvas, thing, spot, owner, lit)
         return
-    model = mesh(thing.model, height_px < 20)
-    colors = paints(thing.seed % 128, thing.braking, lit or thing.seed % 3 == 0)
+    model = mesh(thing.model)
     heading = spot.bearing + thing.heading
     cos, sin = math.cos(heading) * thing.scale, math.sin(heading) * thing.scale
     px, py, pz = model.points
@@ -69,45 +73,51 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> Non
         if top > spot.clip:
             return
         v = np.minimum(v, spot.clip + 1)
-    following = model.following
-    shown = np.add.reduceat(u * v[following] - u[following] * v, model.starts) < 0
-    order = shown.nonzero()[0].tolist()
-    if model.parts and cos > 0:  # seen from behind: the cab first, then the box
-        order.sort(key=lambda i: (model.part[i] != 0, -model.part[i]))
     points = np.empty((len(u), 2), np.int32)
     points[:, 0] = u * 16
     points[:, 1] = v * 16
-    near = max(spot.x - thing.size_m[0] / 2, 1.0)
-    gain, offset = look.shade(near, spot.y)
-    lamp_gain, _ = look.shade(near, spot.y, 2.5)
-    light = _light(look, view.heading + heading)
-    smooth = cv2.LINE_AA if 16 < height_px < 160 else cv2.LINE_8
-    image, owners, sky = canvas.image, canvas.owner, look.sky_low
-    known: dict[tuple[str, str], Bgr] = {}
+    colors = _Colors(canvas, thing, spot, lit)
+    smooth = cv2.LINE_AA if height_px < 160 else cv2.LINE_8
+    image, owners = canvas.image, canvas.owner
+    starts, ends, materials, sides, fine = model.starts, model.ends, model.materials, model.sides, model.fine
     cv2.fillConvexPoly(owners, _under(canvas, thing, spot, cos, sin), owner, cv2.LINE_8, SHIFT)
-    for i in order:
-        material, side = model.materials[i], model.sides[i]
-        shape = points[model.starts[i] : model.ends[i]]
-        color = known.get((material, side))
-        if color is None:
-            c = colors[material]
-            if lit and material in ("tail", "head"):
-                color = c
-            else:
-                shade = light[side]
-                if material == "glass":
-                    shade, k = 0.85, 0.22 if side != "top" else 0.33
-                    c = (c[0] + k * sky[0], c[1] + k * sky[1], c[2] + k * sky[2])
-                g = lamp_gain if material in ("plate", "tail") else gain
-                color = (c[0] * g[0] * shade + offset[0], c[1] * g[1] * shade + offset[1], c[2] * g[2] * shade + offset[2])
-            known[material, side] = color
-        cv2.fillConvexPoly(image, shape, color, smooth, SHIFT)
-        if not model.fine[i]:
+    for i in visible(model, u, v, cos, _LEAST_PX2):
+        shape = points[starts[i] : ends[i]]
+        cv2.fillConvexPoly(image, shape, colors[materials[i], sides[i]], smooth, SHIFT)
+        if not fine[i]:
             cv2.fillConvexPoly(owners, shape, owner, cv2.LINE_8, SHIFT)
-        if lit and material in ("tail", "head"):
+        if lit and materials[i] in _LAMPS:
             at = shape.mean(0) / 16
-            canvas.glow.append((float(at[0]), float(at[1]), max(0.16 * view.f / max(spot.x, 2.0), 0.7), color))
+            radius = max(0.16 * view.f / max(spot.x, 2.0), 0.7)
+            canvas.glow.append((float(at[0]), float(at[1]), radius, colors[materials[i], sides[i]]))
     canvas.count(owner, float(u.min()), top, float(u.max()), bottom)
+
+
+class _Colors(dict[tuple[str, str], Bgr]):
+    """Lit colour of each ``(material, side)`` of one vehicle, worked out when first asked for."""
+
+    def __init__(self, canvas: Canvas, thing: Thing, spot: Spot, lit: bool) -> None:
+        super().__init__()
+        look, near = canvas.look, max(spot.x - thing.size_m[0] / 2, 1.0)
+        self._lit, self._sky = lit, look.sky_low
+        self._paints = paints(thing.seed % 128, thing.braking, lit or thing.seed % 3 == 0)
+        self._gain, self._offset = look.shade(near, spot.y)
+        self._lamp_gain, _ = look.shade(near, spot.y, 2.5)
+        self._light = _light(look, canvas.view.heading + spot.bearing + thing.heading)
+
+    def __missing__(self, key: tuple[str, str]) -> Bgr:
+        material, side = key
+        c, shade, o = self._paints[material], self._light[side], self._offset
+        if self._lit and material in _LAMPS:
+            found = c
+        else:
+            if material == "glass":
+                s, k, shade = self._sky, 0.22 if side != "top" else 0.33, 0.85
+                c = (c[0] + k * s[0], c[1] + k * s[1], c[2] + k * s[2])
+            g = self._lamp_gain if material in ("plate", "tail") else self._gain
+            found = (c[0] * g[0] * shade + o[0], c[1] * g[1] * shade + o[1], c[2] * g[2] * shade + o[2])
+        self[key] = found
+        return found
 
 
 def _under(canvas: Canvas, thing: Thing, spot: Spot, cos: float, sin: float) -> npt.NDArray[np.int32]:
@@ -124,39 +134,31 @@ def _under(canvas: Canvas, thing: Thing, spot: Spot, cos: float, sin: float) -> 
     return (cv2.convexHull(np.array(corners, np.float32)) * 16).astype(np.int32)
 
 
-def _speck(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> None:
-    """A vehicle of a few pixels: body, pane and lamps as upright rectangles, seen from behind, before or the side."""
+def _far(canvas: Canvas, thing: Thing, spot: Spot, owner: int, lit: bool) -> None:
+    """A vehicle of a few pixels, from its picture seen from the nearest angle."""
     view, look = canvas.view, canvas.look
+    heading = spot.bearing + thing.heading
+    turn = (heading - math.atan2(spot.y, spot.x) + math.pi) % (2 * math.pi) - math.pi
+    picture = seen(thing.model, abs(turn), spot.x)
+    behind = abs(turn) < math.pi / 2
     scale = view.f / spot.x
-    length, width, height = thing.size_m
-    turn = abs(math.sin(spot.bearing + thing.heading - math.atan2(spot.y, spot.x)))
-    half = (width * math.sqrt(max(1 - turn * turn, 0.0)) + length * turn) * scale / 2
     u, v = view.uv(spot.x, spot.y, spot.z)
-    bottom, top = min(v, spot.clip + 1), v - height * scale
-    if bottom - top < 1:
-        return
     colors = paints(thing.seed % 128, thing.braking, lit)
     gain, offset = look.shade(spot.x, spot.y)
-
-    def fill(u0: float, v0: float, u1: float, v1: float, material: str, shade: float) -> None:
-        c = colors[material]
-        color = tuple(a * g * shade + o for a, g, o in zip(c, gain, offset, strict=True))
-        shape = np.array([(u0 * 16, v0 * 16), (u1 * 16, v0 * 16), (u1 * 16, v1 * 16), (u0 * 16, v1 * 16)]).astype(np.int32)
-        cv2.fillConvexPoly(canvas.image, shape, color, cv2.LINE_AA, SHIFT)
-        if material in ("body", "box"):
-            cv2.fillConvexPoly(canvas.owner, shape, owner, cv2.LINE_8, SHIFT)
-
-    tall = bottom - top
-    fill(u - half, top, u + half, bottom - 0.12 * tall, "box" if thing.label == "truck" else "body", 0.8)
-    fill(u - half, bottom - 0.2 * tall, u + half, bottom, "dark", 1.0)
-    fill(u - 0.8 * half, top + 0.1 * tall, u + 0.8 * half, top + 0.42 * tall, "glass", 1.0)
-    material = "tail" if math.cos(spot.bearing + thing.heading) > 0 else "head"
-    if turn < 0.5:
+    light = _light(look, view.heading + heading)
+    end, flank, ahead = light["rear" if behind else "front"], light["left" if turn < 0 else "right"], abs(math.cos(turn))
+    lamp = colors["tail" if behind else "head"]
+    matrix = painted(
+        colors["box" if thing.label == "truck" and behind else "body"], lamp, gain, end * ahead + flank * (1 - ahead), offset, lit
+    )
+    unit = scale * thing.scale
+    nearest = spot.x - picture.reach_m * thing.scale
+    base, top = v + (view.height_m - spot.z) * (view.f / nearest - scale), v - picture.above_m * unit
+    canvas.sprite(picture.mips, u, base, picture.width_m * unit, base - top, spot.clip + 1, matrix, owner, turn < 0)
+    if lit and ahead > 0.8:
+        half = 0.4 * thing.size_m[1] * scale
         for sign in (-1, 1):
-            fill(u + sign * 0.9 * half - 0.5, top + 0.5 * tall, u + sign * 0.9 * half + 0.5, top + 0.68 * tall, material, 1.0)
-            if lit:
-                canvas.glow.append((u + sign * 0.8 * half, top + 0.6 * tall, 0.7, colors[material]))
-    canvas.count(owner, u - half, top, u + half, bottom)
+            canvas.glow.append((u + sign * half, v - 0.4 * thing.size_m[2] * scale, max(0.16 * scale, 0.7), lamp))
 
 
 def _light(look: Look, heading: float) -> dict[str, float]:
