@@ -1,12 +1,12 @@
-"""Our training engine against TRL's trainers: ``python -m scripts.bench_training [--size tiny] [--steps 3]`` (extra ``dev``).
+"""Our training engine against TRL's: ``python -m scripts.bench_training [--start-from DIR] [--steps 3]`` (extra ``dev``).
 
-Same model (random weights, Qwen's own positions, fp32 on the CPU), same machine, same run, one after the other, same work:
+Same model (the shipped nano with Qwen's own positions, fp32 on the CPU), same machine, same run, one after the other, same work:
 
 - **SFT**: the same conversations through the same collator, full batches without packing; forward, backward, clipping, AdamW.
   Ours computes its dense loss on top.
-- **GRPO**: a group of answers a picture, of up to ``--tokens`` tokens (the model is made reluctant to end), rewards by
-  `driving_placement`, KL to a frozen reference, one update. TRL draws from the whole vocabulary, ours under the grammar, whose
-  rules cost time too; tokens are counted, so that a shorter answer does not pass for a faster one.
+- **GRPO**: a group of answers a picture, of up to ``--tokens`` tokens, rewards by `driving_placement`, KL to a frozen reference,
+  one update. TRL draws from the whole vocabulary, ours under the grammar, whose rules cost time too; tokens are counted, so
+  that a shorter answer does not pass for a faster one.
 
 TRL needs help to run here: a processor without a video processor (the stock one wants torchvision), the model by folder (a
 reference of a model in memory is loaded by name), and ``remove_unused_columns=False`` with our collator.
@@ -27,12 +27,13 @@ import numpy as np
 import torch
 
 from getok_drive.preprocess import Preprocessor, resize
-from getok_drive.tokens.vocab import TOKEN_ID, TOKENS
+from getok_drive.tokens.vocab import TOKENS
 from training import grpo, sft
 from training.collate import Batch, Collator, Layout
 from training.datasets import world
 from training.grpo_config import GrpoConfig
-from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
+from training.model import load_checkpoint, parameter_count
+from training.pictures import Pictures
 from training.presets import SftConfig, Stage
 from training.recipes.driving import DrivingRecipe
 from training.rewards import Completion, driving_placement
@@ -46,16 +47,10 @@ CHAT = (
 )
 
 
-def write_checkpoint(folder: Path, size: str, size_wh: tuple[int, int]) -> None:
-    """A random model that hardly ever ends its answer, as a folder that both sides load."""
-    tokenizer = build_tokenizer()
-    model = build_model(SIZES[size], tokenizer, 0)
+def write_checkpoint(folder: Path, start_from: Path, size_wh: tuple[int, int]) -> None:
+    """A checkpoint with the positions that transformers computes itself, so that both sides do the same."""
+    model, tokenizer = load_checkpoint(start_from)
     model.config.position_rule = "text"
-    layout = Layout.of(tokenizer, model.config)
-    with torch.no_grad():
-        hidden = model.model.language_model(input_ids=torch.tensor([layout.after])).last_hidden_state[0, -1]
-        for token in (layout.first_id + TOKEN_ID["</scene>"], layout.end):
-            model.lm_head.weight[token] = -10 * hidden / hidden.norm()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps({"image_size_wh": size_wh}))
@@ -81,13 +76,18 @@ def processor_of(folder: Path, size_wh: tuple[int, int]) -> Any:
     return PictureProcessor(images, load_checkpoint(folder)[1], CHAT)
 
 
-def timed(step: Callable[[], Any], steps: int) -> float:
-    """Seconds a step, after one that is not counted."""
+def now() -> np.ndarray:
+    """Seconds of the clock, and of this process's work: on a machine shared with others, only the second says something."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def timed(step: Callable[[], Any], steps: int) -> np.ndarray:
+    """Seconds a step ``(wall, CPU)``, after one that is not counted."""
     step()
-    begun = time.perf_counter()
+    begun = now()
     for _ in range(steps):
         step()
-    return (time.perf_counter() - begun) / steps
+    return (now() - begun) / steps
 
 
 # --- supervised ----------------------------------------------------------------------------------------------------------
@@ -102,8 +102,8 @@ def conversations(folder: Path, size_wh: tuple[int, int], count: int) -> tuple[C
     return Collator(Preprocessor(size_wh), layout), [one for one in found if one is not None]
 
 
-def sft_ours(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int, out: Path) -> float:
-    """Samples a second of `training.sft`."""
+def sft_ours(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int, out: Path) -> np.ndarray:
+    """Samples a second of `training.sft`, by clock and by CPU."""
     stage = Stage(steps + 1, size_wh)
     config = SftConfig(stages=(stage,), batch_size=batch_size, warmup_steps=1, ema_decay=0.0, workers=0)
     trainer = sft.Trainer(config, out, folder)
@@ -123,8 +123,8 @@ def as_transformers(batch: Batch, grid_hw: tuple[int, int], image_pad: int) -> d
     }  # fmt: skip
 
 
-def sft_trl(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int, out: Path) -> float:
-    """Samples a second of TRL's SFTTrainer."""
+def sft_trl(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int, out: Path) -> np.ndarray:
+    """Samples a second of TRL's SFTTrainer, by clock and by CPU."""
     from datasets import Dataset
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
@@ -148,15 +148,15 @@ def sft_trl(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int,
     return batch_size / _seconds_a_step(trainer, steps)
 
 
-def _seconds_a_step(trainer: Any, steps: int) -> float:
-    """Seconds a step of a transformers trainer, the first one not counted."""
+def _seconds_a_step(trainer: Any, steps: int) -> np.ndarray:
+    """Seconds a step ``(wall, CPU)`` of a transformers trainer, the first one not counted."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
-        ends: list[float] = []  # noqa: RUF012
+        ends: list[np.ndarray] = []  # noqa: RUF012
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ends.append(time.perf_counter())
+            self.ends.append(now())
 
     clock = Clock()
     clock.ends = []
@@ -168,13 +168,25 @@ def _seconds_a_step(trainer: Any, steps: int) -> float:
 # --- GRPO ----------------------------------------------------------------------------------------------------------------
 
 
+class Rendered:
+    """The pictures of the first steps, rendered before the clock starts (as TRL's are)."""
+
+    def __init__(self, pictures: Pictures, steps: int) -> None:
+        self._found, self.first = [pictures.at(step) for step in range(steps)], pictures.first
+
+    def at(self, step: int) -> list[Sample]:
+        """See `Pictures.at`."""
+        return self._found[step]
+
+
 def grpo_ours(
     folder: Path, size_wh: tuple[int, int], prompts: int, group: int, tokens: int, steps: int, out: Path
-) -> tuple[float, float]:
+) -> tuple[np.ndarray, float]:
     """Rollouts a second of a whole step of `training.grpo`, and tokens a rollout."""
     base = GrpoConfig(steps=steps + 1, prompts=prompts, group=group, prompts_per_pass=prompts, engine="own", eval_every=0)
     config = replace(base, sampling=replace(base.sampling, propose_tokens=tokens))
     trainer = grpo.Trainer(config, out, folder)
+    trainer.task.pictures = Rendered(trainer.task.pictures, steps + 1)  # type: ignore[attr-defined]
     lengths: list[float] = []
 
     def step() -> None:
@@ -187,7 +199,7 @@ def grpo_ours(
 
 def grpo_trl(
     folder: Path, size_wh: tuple[int, int], prompts: int, group: int, tokens: int, steps: int, out: Path
-) -> tuple[float, float]:
+) -> tuple[np.ndarray, float]:
     """The same of TRL's GRPOTrainer."""
     from datasets import Dataset
     from PIL import Image
@@ -230,36 +242,48 @@ def grpo_trl(
     return prompts * group / seconds, float(np.mean(lengths[1:]))
 
 
+def _compared(what: str, ours: np.ndarray, trl: np.ndarray) -> dict[str, float]:
+    names = [f"{side}_{what}_per_{unit}" for side in ("ours", "trl") for unit in ("s", "cpu_s")]
+    values = [float(value) for value in (*ours, *trl)]
+    return dict(zip(names, values, strict=True)) | {"ratio": values[0] / values[2], "ratio_cpu": values[1] / values[3]}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs both comparisons and prints the ratios."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_training", description=__doc__)
-    parser.add_argument("--size", choices=sorted(SIZES), default="tiny")
+    parser.add_argument("--start-from", type=Path, default=Path("getok_drive/bundles/nano"), help="checkpoint or bundle folder")
     parser.add_argument("--image", type=int, nargs=2, default=(224, 112), metavar=("W", "H"))
     parser.add_argument("--steps", type=int, default=3, help="counted steps")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=64, help="of one answer")
+    parser.add_argument("--tokens", type=int, default=96, help="of one answer")
     parser.add_argument("--only", choices=["sft", "grpo"])
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)
     size_wh = (args.image[0], args.image[1])
-    result: dict[str, Any] = {"size": args.size, "image_wh": size_wh, "steps": args.steps, "threads": torch.get_num_threads()}
+    result: dict[str, Any] = {
+        "start_from": str(args.start_from),
+        "image_wh": size_wh,
+        "steps": args.steps,
+        "threads": torch.get_num_threads(),
+    }
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         folder = root / "checkpoint"
-        write_checkpoint(folder, args.size, size_wh)
+        write_checkpoint(folder, args.start_from, size_wh)
         result["parameters_m"] = parameter_count(load_checkpoint(folder)[0]) / 1e6
         if args.only != "grpo":
             runs = [run(folder, size_wh, args.batch_size, args.steps, root / "sft") for run in (sft_ours, sft_trl)]
-            result["sft"] = {"ours_samples_per_s": runs[0], "trl_samples_per_s": runs[1], "ratio": runs[0] / runs[1]}
+            result["sft"] = _compared("samples", *runs)
             print(json.dumps(result["sft"]))
         if args.only != "sft":
             settings = (folder, size_wh, args.prompts, args.group, args.tokens, args.steps, root / "grpo")
             (own, own_tokens), (trl, trl_tokens) = grpo_ours(*settings), grpo_trl(*settings)
-            result["grpo"] = {
-                "ours_rollouts_per_s": own, "trl_rollouts_per_s": trl, "ratio": own / trl, "ours_tokens": own_tokens,
-                "trl_tokens": trl_tokens, "ratio_per_token": own * own_tokens / (trl * trl_tokens),
+            result["grpo"] = _compared("rollouts", own, trl) | {
+                "ours_tokens": own_tokens, "trl_tokens": trl_tokens,
+                "ratio_cpu_per_token": float(own[1] * own_tokens / (trl[1] * trl_tokens)),
             }  # fmt: skip
             print(json.dumps(result["grpo"]))
     if args.out:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused
             raise ConfigError("FSDP of version 1 is not supported; set fsdp_version: 2 as in training/configs/fsdp2.yaml")
         if accelerator.num_processes > 1:
             state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # else the next AcceleratorState() undoes it
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         settings = state.deepspeed_plugin.deepspeed_config
         settings.update(train_micro_batch_size_per_gpu=batch_size, gradient_accumulation_steps=1, gradient_clipping=clip_norm)
@@ -60,6 +62,25 @@ def _make_visible_to_fsdp() -> None:
     """FSDP2 hooks into the tensors that a forward returns; inside a dataclass it finds them only if the class is registered."""
     if Losses not in torch.utils._pytree.SUPPORTED_NODES:
         torch.export.register_dataclass(Losses)
+
+
+def distribute(accelerator: Accelerator, model: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
+    """`Accelerator.prepare`, with bfloat16 autocast around the forward where DeepSpeed only casts the weights."""
+    if _casts_weights(accelerator):
+        model.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
+    return tuple(accelerator.prepare(model, *optimizers))
+
+
+def autocast(accelerator: Accelerator) -> AbstractContextManager[None]:
+    """Around forward passes outside the prepared model: the precision that it has inside."""
+    if _casts_weights(accelerator):
+        return torch.autocast(accelerator.device.type, torch.bfloat16)
+    return accelerator.autocast()  # type: ignore[no-any-return]
+
+
+def _casts_weights(accelerator: Accelerator) -> bool:
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    return plugin is not None and bool(plugin.deepspeed_config.get("bf16", {}).get("enabled", False))
 
 
 @contextmanager

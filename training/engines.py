@@ -15,8 +15,9 @@ from getok_drive.errors import ConfigError
 from getok_drive.preprocess import Preprocessor
 from training.collate import Layout
 from training.model import load_checkpoint
-from training.rollout import Rollout, Sampler, Sampling
+from training.rollout import Rollout, Sampler
 from training.samples import Sample
+from training.sampling import Dialogue, Sampling
 from training.sharding import is_sharded, whole_state
 
 ENGINES = ("auto", "own", "vllm")
@@ -26,8 +27,9 @@ class Engine(Protocol):
     """Draws answers with the policy's weights."""
 
     def draw(
-        self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int
-    ) -> list[Rollout]:
+        self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int,
+        dialogues: Sequence[Dialogue] = (),
+    ) -> list[Rollout]:  # fmt: skip
         """``group`` answers to each picture, a picture's side by side.
 
         Args:
@@ -38,6 +40,7 @@ class Engine(Protocol):
             sampling: how to draw.
             seed: of the run.
             first: number of the first picture in the run; see `Sampler.place`.
+            dialogues: what is asked about each; see `Sampler.place`.
         """
 
     def follow(self, policy: Qwen2_5_VLForConditionalGeneration) -> None:
@@ -80,11 +83,12 @@ class OwnEngine:
         self._layout, self._grid_hw = layout, grid_hw
 
     def draw(
-        self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int
-    ) -> list[Rollout]:
+        self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int,
+        dialogues: Sequence[Dialogue] = (),
+    ) -> list[Rollout]:  # fmt: skip
         """See `Engine.draw`."""
         sampler = Sampler(self._model, self._layout, self._grid_hw, sampling)
-        return (sampler.place if stage == "placement" else sampler.move)(pixels, group, seed, first)
+        return (sampler.place if stage == "placement" else sampler.move)(pixels, group, seed, first, dialogues)
 
     def follow(self, policy: Qwen2_5_VLForConditionalGeneration) -> None:
         """See `Engine.follow`; nothing to do where the policy's own weights are used."""

@@ -4,49 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-from getok_drive.tokens.limits import Limits
 from getok_drive.types import ImageBgr, Scene
 from getok_drive.views.overlay import draw
-from training.rewards import Completion
 from training.rollout import Rollout
 from training.samples import Sample
+from training.tasks import Task
 
 TILE_WIDTH_PX = 480
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One step's pictures, answers and rewards; a picture's answers stand side by side."""
+    """One step's items, answers and rewards; an item's answers stand side by side."""
 
-    samples: Sequence[Sample]
+    items: Sequence[Any]
     rollouts: Sequence[Rollout]
     rewards: Sequence[dict[str, float]]
 
 
-def contact_sheet(drawn: Drawn, rounds: int, limits: Limits, most: int = 4) -> ImageBgr:
+def contact_sheet(drawn: Drawn, task: Task, most: int = 4) -> ImageBgr:
     """A row for each of the first ``most`` pictures: labels, best answer, worst answer.
 
     Args:
         drawn: of one step.
-        rounds: offset rounds of the model.
-        limits: greatest numbers of elements and points.
+        task: knows what to draw.
         most: rows.
     """
-    group = len(drawn.rollouts) // len(drawn.samples)
+    group = len(drawn.rollouts) // len(drawn.items)
     rows = []
-    for picture, sample in enumerate(drawn.samples[:most]):
+    for picture, item in enumerate(drawn.items[:most]):
+        sample = task.sample(item)
         own = range(picture * group, (picture + 1) * group)
         ranked = sorted(own, key=lambda index: drawn.rewards[index]["overall"])
-        labels = Scene(sample.size_wh, sample.lanes, sample.drivable, sample.boxes, sample.signs)
-        tiles = [_tile(sample, labels, "labels")]
+        tiles = [_tile(sample, task.scenes(item, None), "labels")]
         for name, index in (("best", ranked[-1]), ("worst", ranked[0])):
-            rollout = drawn.rollouts[index]
-            answer = Completion(sample, rollout.propose_ids, rollout.refine_ids, rollout.truncated, rounds, limits)
-            tiles.append(_tile(sample, answer.scene(), f"{name} {drawn.rewards[index]['overall']:.3f}"))
+            answer = task.scenes(item, drawn.rollouts[index])
+            tiles.append(_tile(sample, answer, f"{name} {drawn.rewards[index]['overall']:.3f}"))
         rows.append(np.concatenate(tiles, axis=1))
     width_px = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width_px - row.shape[1]), (0, 0))) for row in rows]

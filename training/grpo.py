@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -32,26 +32,28 @@ from tqdm import tqdm
 from getok_drive.errors import ConfigError, GetokError
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint, trained_size_wh, weights_sha256
 from training.collate import Layout
-from training.datasets import world
 from training.distributed import (
     any_process,
+    autocast,
+    distribute,
     finite_mean,
     mean_records,
     open_accelerator,
 )
 from training.engines import frozen_copy, open_engine
 from training.gallery import Drawn, contact_sheet
+from training.grounding_task import GroundingTask
 from training.grpo_config import PRESETS, STAGES, GrpoConfig
 from training.model import load_checkpoint, parameter_count
-from training.pictures import Pictures, labels_at_cells
+from training.pictures import Pictures
 from training.policy import Policy, group_advantages
 from training.presets import override
-from training.rewards import Completion, driving_movement, driving_placement
 from training.rewards.settings import in_every_stage
 from training.rewards.statistics import reward_statistics
-from training.rollout import Rollout, Sampling
-from training.samples import Sample
+from training.rollout import Rollout
+from training.sampling import Sampling
 from training.sharding import is_sharded, save_whole
+from training.tasks import DrivingTask, Task
 from training.updates import Updater
 
 
@@ -72,18 +74,23 @@ class Trainer:
         self.accelerator = open_accelerator(config.prompts, config.clip_norm, config.threads)
         set_seed(config.seed)
         model, self.tokenizer = load_checkpoint(start_from)
-        self.layout = Layout.of(self.tokenizer, model.config)
+        layout = Layout.of(self.tokenizer, model.config)
         self.size_wh = config.image_size_wh or trained_size_wh(start_from)
-        self.preprocess = self.layout.pixels.preprocessor(self.size_wh)
+        self.preprocess = layout.pixels.preprocessor(self.size_wh)
         self.start_sha256 = weights_sha256(start_from)
         policy = Policy(model, config.train_vision).eval()  # no dropout anywhere: rollouts and updates must agree
         groups = [p for p in policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
-        self.policy, self.optimizer = self.accelerator.prepare(policy, optimizer)
+        self.policy, self.optimizer = distribute(self.accelerator, policy, optimizer)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda n: min(1.0, (n + 1) / (config.warmup_steps + 1))
         )
         self.accelerator.register_for_checkpointing(self.scheduler)
+        pictures = Pictures(config, self.size_wh, self.accelerator.process_index, self.accelerator.num_processes)
+        self.task: Task = DrivingTask(config, layout, self.size_wh, pictures)
+        if config.task == "grounding":
+            self.task = GroundingTask(config, layout, self.size_wh, pictures, self.tokenizer)
+        self.layout = self.task.layout
         self.sharded = is_sharded(self.plain)
         self.engine = open_engine(
             config.engine, self.plain.model, start_from, self.layout, self.preprocess, self.accelerator.device, out
@@ -95,7 +102,6 @@ class Trainer:
             config, self.accelerator, self.policy, self.reference, self.optimizer, self.scheduler,
             self.preprocess, self.layout, self._stop,
         )  # fmt: skip
-        self.pictures = Pictures(config, self.size_wh, self.accelerator.process_index, self.accelerator.num_processes)
         self.step = 0
         self.last: Drawn | None = None
         self.stop_asked = False
@@ -107,24 +113,18 @@ class Trainer:
 
     # ---- one step -------------------------------------------------------------------------------------------------------
 
-    def pixels(self, samples: Sequence[Sample]) -> Tensor:
+    def pixels(self, items: Sequence[Any]) -> Tensor:
         """Patches of the pictures on the device."""
-        return torch.from_numpy(np.stack([self.preprocess(s.image_bgr)[0] for s in samples])).to(self.accelerator.device)
+        patches = [self.preprocess(self.task.sample(item).image_bgr)[0] for item in items]
+        return torch.from_numpy(np.stack(patches)).to(self.accelerator.device)
 
-    def rollouts(self, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, first: int) -> list[Rollout]:
+    def rollouts(self, items: Sequence[Any], pixels: Tensor, group: int, sampling: Sampling, first: int) -> list[Rollout]:
         """``group`` answers a picture in the turn that the stage trains; ``first`` numbers the pictures in the run."""
-        with self.accelerator.autocast():
-            return self.engine.draw(self.config.stage, samples, pixels, group, sampling, self.config.seed, first)
-
-    def rewards(self, samples: Sequence[Sample], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
-        """Every reward of every answer, in order."""
-        sampling, placement = self.config.sampling, self.config.stage == "placement"
-        labels = [labels_at_cells(s) if placement and self.config.cell_labels else s for s in samples]
-        batch = [
-            Completion(labels[r.picture], r.propose_ids, r.refine_ids, r.truncated, sampling.rounds, sampling.limits)
-            for r in rollouts
-        ]
-        return (driving_placement if placement else driving_movement)(batch, self.config.rewards)
+        with autocast(self.accelerator):
+            return self.engine.draw(
+                self.config.stage, [self.task.sample(item) for item in items], pixels, group, sampling,
+                self.config.seed, first, [self.task.dialogue(item) for item in items],
+            )  # fmt: skip
 
     def train_step(self) -> dict[str, float]:
         """Rollouts, rewards, advantages and the update; returns what is logged.
@@ -133,13 +133,13 @@ class Trainer:
             GetokError: a reward or the loss is not finite; the batch is saved beside the checkpoints.
         """
         config, clock = self.config, time.perf_counter()
-        samples = self.pictures.at(self.step)
-        pixels = self.pixels(samples)
+        items = self.task.at(self.step)
+        pixels = self.pixels(items)
         self.engine.follow(self.plain.model)
-        rollouts = self.rollouts(samples, pixels, config.group, config.sampling, self.pictures.first(self.step))
+        rollouts = self.rollouts(items, pixels, config.group, config.sampling, self.task.first(self.step))
         sampled_s = time.perf_counter() - clock
-        rewards = self.rewards(samples, rollouts)
-        overall = np.array([reward["overall"] for reward in rewards]).reshape(len(samples), config.group)
+        rewards = self.task.rewards(items, rollouts)
+        overall = np.array([reward["overall"] for reward in rewards]).reshape(len(items), config.group)
         if not np.isfinite(overall).all():
             self._stop("a reward", float("nan"), rollouts, pixels)
         advantages = group_advantages(overall, config.normalise).reshape(-1)
@@ -150,7 +150,7 @@ class Trainer:
         logged["truncated"] = float(np.mean([r.truncated for r in rollouts]))
         logged["rollouts_per_s"] = len(rollouts) / sampled_s
         logged["step_s"] = time.perf_counter() - clock
-        self.last = Drawn(samples, rollouts, rewards)
+        self.last = Drawn(items, rollouts, rewards)
         return mean_records(self.accelerator, logged)
 
     def _stop(self, what: str, value: float, rollouts: Sequence[Rollout], pixels: Tensor) -> NoReturn:
@@ -177,7 +177,7 @@ class Trainer:
             if self.step % config.log_every == 0:
                 log.write(self.step, record)
             if main and config.pictures_every and self.step % config.pictures_every == 0 and self.last is not None:
-                log.picture(self.step, "samples", contact_sheet(self.last, config.sampling.rounds, config.sampling.limits))
+                log.picture(self.step, "samples", contact_sheet(self.last, self.task))
             if config.eval_every and self.step % config.eval_every == 0:
                 record = self.evaluate()
                 log.write(self.step, record)
@@ -198,10 +198,10 @@ class Trainer:
         greedy = replace(self.config.sampling, temperature=0.0, proposal_temperature=0.0)
         self.engine.follow(self.plain.model)
         results: list[dict[str, float]] = []
-        seeds = list(world.VAL_SEEDS)[: self.config.eval_images]
-        for first in range(0, len(seeds), 16):
-            samples = [world.render(seed, self.size_wh) for seed in seeds[first : first + 16]]
-            results += self.rewards(samples, self.rollouts(samples, self.pixels(samples), 1, greedy, first))
+        items = self.task.validation(self.config.eval_images)
+        for first in range(0, len(items), 16):
+            some = items[first : first + 16]
+            results += self.task.rewards(some, self.rollouts(some, self.pixels(some), 1, greedy, first))
         return {f"val_{name}": finite_mean([result[name] for result in results]) for name in results[0]}
 
     def _ask_stop(self, number: int, frame: FrameType | None) -> None:
@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="nano")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
     parser.add_argument("settings", nargs="*", metavar="key=value", help=GrpoConfig.__doc__)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         config = override(replace(PRESETS[args.preset], stage=args.stage), in_every_stage(args.settings))
         args.out.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from getok_drive.errors import ConfigError
 from training.rewards import RewardSettings
-from training.rollout import Sampling
+from training.sampling import Sampling
 
+TASKS = ("driving", "grounding")
 STAGES = ("placement", "movement")
 
 
@@ -16,10 +17,12 @@ class GrpoConfig:
     """Settings of ``python -m training.grpo``.
 
     Attributes:
+        task: ``driving`` (the scene), or ``grounding`` (boxes and masks of what a text names, the paper's tasks).
         stage: ``placement`` (propose turn) or ``movement`` (refine turn).
         steps: optimisation steps (rollouts and their updates).
         data: ``world``, or ``KIND:PATH`` of a reader in training/datasets (its training split).
         image_size_wh: the model's input, pixels; None: what the checkpoint was trained at.
+        curriculum_steps: before this step, each prompt is the emptier of two pictures.
         prompts: pictures per process and step.
         group: answers a picture.
         learning_rate: constant after ``warmup_steps``.
@@ -40,10 +43,12 @@ class GrpoConfig:
         eval_every: steps between greedy evaluations on ``eval_images`` validation frames; 0: never.
     """
 
+    task: str = "driving"
     stage: str = "placement"
     steps: int = 500
     data: str = "world"
     image_size_wh: tuple[int, int] | None = None
+    curriculum_steps: int = 0
     prompts: int = 16
     group: int = 8
     learning_rate: float = 1e-6
@@ -72,6 +77,8 @@ class GrpoConfig:
     save_every: int = 50
 
     def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ConfigError(f"task={self.task!r}: expected one of {', '.join(TASKS)}")
         if self.stage not in STAGES:
             raise ConfigError(f"stage={self.stage!r}: expected one of {', '.join(STAGES)}")
         if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:

@@ -18,12 +18,19 @@ from training.targets import elements_of
 WORLD_SEEDS = world.TRAIN_SEEDS[len(world.TRAIN_SEEDS) // 2 :]  # pictures that supervised training does not get to
 
 
+_OTHER = 5_000_000  # so many pictures on is the other one of a curriculum's two
+
+
+def _elements(sample: Sample) -> int:
+    return len(sample.lanes) + len(sample.drivable) + len(sample.boxes) + len(sample.signs) + len(sample.phrases)
+
+
 class Pictures:
     """Pictures of step i: a pure function of i, the process's rank and the settings."""
 
     def __init__(self, config: GrpoConfig, size_wh: tuple[int, int], rank: int = 0, world_size: int = 1) -> None:
         self._config, self._size_wh, self._rank, self._world_size = config, size_wh, rank, world_size
-        self._source = None if config.data == "world" else open_source(config.data, "train")
+        self._source = None if config.data == "world" else open_source(config.data, "train", masks=config.task == "grounding")
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
     def first(self, step: int) -> int:
@@ -33,9 +40,15 @@ class Pictures:
     def at(self, step: int) -> list[Sample]:
         """The step's pictures of this process."""
         numbers = range(self.first(step), self.first(step) + self._config.prompts)
+        if step >= self._config.curriculum_steps:
+            return [self._load(number) for number in numbers]
+        return [min(self._load(number), self._load(number + _OTHER), key=_elements) for number in numbers]
+
+    def _load(self, number: int) -> Sample:
         if self._source is None:
-            return [world.render(WORLD_SEEDS[self._config.seed * 10_000_000 + number], self._size_wh) for number in numbers]
-        return [self._source.load(self._shuffled(number)) for number in numbers]
+            seed = WORLD_SEEDS[self._config.seed * 10_000_000 + number]
+            return world.render(seed, self._size_wh, masks=self._config.task == "grounding")
+        return self._source.load(self._shuffled(number))
 
     def _shuffled(self, number: int) -> int:
         assert self._source is not None

@@ -19,40 +19,15 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from getok_drive.errors import ConfigError, GetokError
-from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar, choose
-from getok_drive.tokens.limits import Limits
-from getok_drive.tokens.vocab import OFFSET_ROUNDS, TOKEN_ID, TOKENS
+from getok_drive.errors import GetokError
+from getok_drive.tokens.grammar import Grammar, choose
+from getok_drive.tokens.vocab import TOKEN_ID, TOKENS
 from training.collate import Layout
 from training.conversations import Conversations
+from training.sampling import DRIVING, Dialogue, Sampling
 
 _TABLE_SIZE = len(TOKENS)
 NOTHING = (TOKEN_ID["</scene>"],)
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How answers are drawn.
-
-    Attributes:
-        temperature: of the sampled turn; 0 takes the best token.
-        proposal_temperature: of the proposal that the refinements of one group share; 0 takes the best token.
-        propose_tokens: most tokens of a proposal.
-        refine_tokens: most tokens of a refinement.
-        rounds: offset rounds of the model.
-        limits: greatest numbers of elements and points.
-    """
-
-    temperature: float = 1.0
-    proposal_temperature: float = 0.0
-    propose_tokens: int = 512
-    refine_tokens: int = 1024
-    rounds: int = OFFSET_ROUNDS
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or self.proposal_temperature < 0 or min(self.propose_tokens, self.refine_tokens) < 1:
-            raise ConfigError("sampling: temperatures must be 0 or more, token budgets 1 or more")
 
 
 @dataclass(slots=True)
@@ -220,7 +195,9 @@ class Sampler:
         self._model, self._layout, self._grid_hw, self.sampling = model, layout, grid_hw, sampling
 
     @torch.no_grad()
-    def place(self, pixel_values: Tensor, group: int, seed: int, first: int = 0) -> list[Rollout]:
+    def place(
+        self, pixel_values: Tensor, group: int, seed: int, first: int = 0, dialogues: Sequence[Dialogue] = ()
+    ) -> list[Rollout]:
         """``group`` proposals for each picture, a picture's side by side.
 
         Args:
@@ -229,44 +206,56 @@ class Sampler:
             seed: of the run.
             first: number of the first picture in the run. An answer's draws depend on the seed, its picture's number and its own
                 number in the group alone, so they do not change with the number of processes.
+            dialogues: one a picture; without any, the driving scene of each.
         """
         sampling = self.sampling
-        rows = Conversations(self._model, self._layout, pixel_values, self._grid_hw)
+        rows, asked = self._opened(pixel_values, dialogues)
         rows.fork(group)
-        grammars = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
+        grammars = [one.propose(sampling) for one in asked for _ in range(group)]
         turns = self._write(rows, grammars, sampling.propose_tokens, sampling.temperature, (seed, 1), first, group)
+        first_id = self._layout.first_id
         return [
-            rollout_of(index // group, grammar.finished_ids(), None, not grammar.done, [], turn, self._layout.first_id)
-            for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True))
+            rollout_of(i // group, grammar.finished_ids(), None, not grammar.done, asked[i // group].opening, turn, first_id)
+            for i, (turn, grammar) in enumerate(zip(turns, grammars, strict=True))
         ]
 
     @torch.no_grad()
-    def move(self, pixel_values: Tensor, group: int, seed: int, first: int = 0) -> list[Rollout]:
+    def move(
+        self, pixel_values: Tensor, group: int, seed: int, first: int = 0, dialogues: Sequence[Dialogue] = ()
+    ) -> list[Rollout]:
         """One proposal for each picture, and ``group`` refinements of it; arguments as of `place`.
 
         A proposal that reached its budget is not refined (as at run time): its rollouts hold no decision.
         """
         sampling, layout = self.sampling, self._layout
-        rows = Conversations(self._model, layout, pixel_values, self._grid_hw)
-        proposals = [ProposeGrammar(sampling.limits) for _ in range(len(rows))]
+        rows, asked = self._opened(pixel_values, dialogues)
+        proposals = [one.propose(sampling) for one in asked]
         written = self._write(rows, proposals, sampling.propose_tokens, sampling.proposal_temperature, (seed, 0), first, 0)
         for waiting in rows.waiting:
             waiting += layout.refine_turn
         rows.fork(group)
         grammars = [
-            RefineGrammar(own.ids if own.done else NOTHING, sampling.rounds, sampling.limits)
-            for own in proposals
+            one.refine(own.ids if own.done else NOTHING, sampling)
+            for one, own in zip(asked, proposals, strict=True)
             for _ in range(group)
         ]
         turns = self._write(rows, grammars, sampling.refine_tokens, sampling.temperature, (seed, 1), first, group)
         rollouts = []
         for index, (turn, grammar) in enumerate(zip(turns, grammars, strict=True)):
             before, own = written[index // group], proposals[index // group]
-            context = [*(layout.first_id + token for token in before.ids), *layout.refine_turn]
+            context = [*asked[index // group].opening, *(layout.first_id + token for token in before.ids), *layout.refine_turn]
             truncated = not (own.done and grammar.done)
             ids = own.finished_ids(), grammar.finished_ids()
             rollouts.append(rollout_of(index // group, *ids, truncated, context, turn, layout.first_id))
         return rollouts
+
+    def _opened(self, pixel_values: Tensor, dialogues: Sequence[Dialogue]) -> tuple[Conversations, Sequence[Dialogue]]:
+        """A row for each picture that has read what it is asked."""
+        rows = Conversations(self._model, self._layout, pixel_values, self._grid_hw)
+        asked = dialogues or [DRIVING] * len(rows)
+        for waiting, one in zip(rows.waiting, asked, strict=True):
+            waiting += one.opening
+        return rows, asked
 
     def _write(
         self, rows: Conversations, grammars: Sequence[Grammar], budget: int, temperature: float,

@@ -29,6 +29,7 @@ from training.collate import IGNORE, Batch, Layout
 from training.distributed import (
     any_process,
     clip_gradients,
+    distribute,
     mean_over_processes,
     mean_records,
     one_backward,
@@ -70,7 +71,7 @@ class Trainer:
         optimizers = build_optimizers(trained, config)
         if len(optimizers) > 1 and self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise ConfigError("optimizer=muon works on whole matrices, and FSDP2 and DeepSpeed cut them up; set optimizer=adamw")
-        self.model, *self.optimizers = self.accelerator.prepare(trained, *optimizers)
+        self.model, *self.optimizers = distribute(self.accelerator, trained, *optimizers)
         self.schedulers = [
             torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate_factor(step, config)) for o in self.optimizers
         ]
@@ -275,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         "--export", type=Path, metavar="DIR", help="write the newest checkpoint as a transformers folder and stop"
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help=SftConfig.__doc__)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         config = with_data(override(PRESETS[args.preset], args.settings), args.domain, args.data, args.out)
         args.out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from getok_drive.preprocess import Preprocessor
 from training.collate import Layout
-from training.distributed import clip_gradients, one_backward
+from training.distributed import autocast, clip_gradients, one_backward
 from training.grpo_config import GrpoConfig
 from training.policy import Answers, Policy, grpo_terms
 from training.rollout import Rollout
@@ -103,6 +103,6 @@ class Updater:
         repeated = np.repeat(advantages, [len(r.places) for r in rollouts]).astype(np.float32)
         reference = None
         if self.reference is not None:
-            with self.accelerator.autocast():
+            with autocast(self.accelerator):
                 reference, _ = self.reference(answers, self.preprocess.grid_hw, self.config.sampling.temperature)
         return old, reference, torch.from_numpy(repeated).to(device)

@@ -24,8 +24,9 @@ from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS
 from training.collate import Layout
-from training.rollout import NOTHING, Rollout, Sampling, Turn, rollout_of
+from training.rollout import NOTHING, Rollout, Turn, rollout_of
 from training.samples import Sample
+from training.sampling import DRIVING, Dialogue, Sampling
 
 KEY = "getok_drive"  # under which a request's grammar travels
 
@@ -126,9 +127,16 @@ class VllmEngine:
         self._llm = llm or _open(start_from)
 
     def draw(
-        self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int
-    ) -> list[Rollout]:
-        """See `Engine.draw`."""
+        self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int,
+        dialogues: Sequence[Dialogue] = (),
+    ) -> list[Rollout]:  # fmt: skip
+        """See `Engine.draw`.
+
+        Raises:
+            ConfigError: another dialogue than the driving scene: its grammar cannot travel yet.
+        """
+        if any(one is not DRIVING for one in dialogues):
+            raise ConfigError("engine=vllm draws driving scenes only; set engine=own")
         images = [self._picture(sample) for sample in samples]
         before = self._prompt()
         if stage == "placement":

@@ -33,8 +33,9 @@ def launch_environment(config: str) -> dict[str, str]:
 
     path = CONFIGS / f"{config}.yaml"
     args = launch_command_parser().parse_args(["--config_file", str(path), "-m", "training.sft"])
-    args, _, _ = _validate_launch_command(args)
+    args, defaults, _ = _validate_launch_command(args)
     if config.startswith("zero"):
+        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)  # as launch_command does
         return prepare_deepspeed_cmd_env(args)[1]
     return prepare_multi_gpu_env(args)
 
@@ -42,7 +43,7 @@ def launch_environment(config: str) -> dict[str, str]:
 def two_processes(module: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
     environment = {**os.environ, **extra, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run([*launch, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -66,6 +67,7 @@ FSDP2 = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("kind", [{}, FSDP2], ids=["ddp", "fsdp2"])
 def test_sft_on_two_processes_equals_one(tmp_path, kind):
     assert sft.main([*SFT, "batch_size=4", "--out", str(tmp_path / "one")]) == 0
@@ -75,6 +77,7 @@ def test_sft_on_two_processes_equals_one(tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("kind", [{}, FSDP2], ids=["ddp", "fsdp2"])
 def test_grpo_on_two_processes_equals_one(tiny_checkpoint, tmp_path, kind):
     start = ["--start-from", str(tiny_checkpoint)]
@@ -84,6 +87,7 @@ def test_grpo_on_two_processes_equals_one(tiny_checkpoint, tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_a_sharded_run_resumes(tmp_path):
     """Stopped at step 3 and started again: what is spread over processes comes back to its places."""
     two_processes("training.sft", [*SFT, "batch_size=2", "--out", str(tmp_path / "whole")], FSDP2)

@@ -53,7 +53,7 @@ def test_easyr1(tmp_path):
 
     picture = row["images"][0]  # EasyR1 opens bytes itself, datasets may have decoded them already
     assert (Image.open(io.BytesIO(picture["bytes"])) if isinstance(picture, dict) else picture).size == (224, 112)
-    answers = [right_answer(5), "", right_answer(6) + "<|im_end|>"]
+    answers = [right_answer(5), "", right_answer(7) + "<|im_end|>"]
     batch = [
         {"response": text, "response_length": 7, "ground_truth": truth}
         for text, truth in zip(answers, data["answer"], strict=False)

@@ -22,7 +22,8 @@ from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
 from training.pictures import Pictures, labels_at_cells  # noqa: E402
 from training.presets import override  # noqa: E402
-from training.rewards import Completion, driving_placement  # noqa: E402
+from training.rewards import Completion, RewardSettings, driving_placement  # noqa: E402
+from training.rewards.settings import in_every_stage  # noqa: E402
 from training.targets import elements_of  # noqa: E402
 
 SMALL = [
@@ -88,13 +89,53 @@ def test_a_resumed_run_continues_bit_for_bit(tiny_checkpoint, tmp_path, stage):
 
 
 def test_log_names_every_reward_and_the_health_of_the_run(tiny_checkpoint, tmp_path):
-    settings = ["steps=1", "epochs=2", "minibatches=2", "sampling.proposal_temperature=1.0", "eval_every=1", "eval_images=2"]
+    settings = [
+        "steps=1",
+        "epochs=2",
+        "minibatches=2",
+        "sampling.proposal_temperature=1.0",
+        "eval_every=1",
+        "eval_images=2",
+        "pictures_every=1",
+    ]
     assert run(tiny_checkpoint, tmp_path, *SMALL, *settings, stage="movement") == 0
     train, validation = records(tmp_path)
     for name in ("overall", "format", "point_refinement", "lane_gain", "polygon_gain", "box_refinement", "lane_f1", "sign_hits"):
         assert f"reward/{name}" in train and f"reward/{name}_spread" in train and f"val_{name}" in validation
     for name in ("kl", "entropy", "length", "clip_fraction", "zero_variance_groups", "group_spread", "grad_norm", "truncated"):
         assert np.isfinite(train[name]), name
+    assert {"rollouts_per_s", "step_s", "length", "decisions", "loss", "lr"} <= train.keys()
+    import cv2
+
+    sheet = cv2.imread(str(tmp_path / "samples" / "0000001.jpg"))  # labels, best, worst for each of two pictures
+    assert sheet.shape[1] == 3 * 480 and not np.array_equal(sheet[:240, :480], sheet[:240, 480:960])
+    assert any(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_one_reward_is_taken_away_in_every_stage():
+    config = override(
+        grpo.PRESETS["tiny"], in_every_stage(["rewards.box=0", "rewards.lane_f1=2", "rewards.l1_scale_px=9", "steps=3"])
+    )
+    weights = config.rewards
+    assert weights.placement.box == weights.driving_placement.box == 0.0 and weights.driving_movement.box_refinement == 1.0
+    assert weights.driving_placement.lane_f1 == weights.driving_movement.lane_f1 == 2.0
+    assert weights.l1_scale_px == 9.0 and config.steps == 3
+    sample = world.render(1, (224, 112))
+    batch = [Completion(sample, propose_ids(elements_of(sample))[:9])]
+    paid, unpaid = (driving_placement(batch, rewards)[0] for rewards in (RewardSettings(), weights))
+    assert unpaid["box"] == paid["box"] and unpaid["overall"] != paid["overall"]
+    for wrong in (["rewards.boxx=0"], ["rewards.box=-1.0"]):
+        with pytest.raises(ConfigError, match="box"):
+            override(grpo.PRESETS["tiny"], in_every_stage(wrong))
+
+
+def test_a_curriculum_begins_with_emptier_pictures():
+    def count(steps):
+        pictures = Pictures(override(grpo.PRESETS["tiny"], ["prompts=12", f"curriculum_steps={steps}"]), (112, 56))
+        return [sum(len(s.lanes) + len(s.boxes) + len(s.signs) + len(s.drivable) for s in pictures.at(step)) for step in (0, 1)]
+
+    plain, eased = count(0), count(1)
+    assert eased[0] < plain[0] and eased[1] == plain[1]
 
 
 def test_accumulation_and_layout_change_nothing(tiny_checkpoint, tmp_path):

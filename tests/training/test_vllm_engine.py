@@ -102,7 +102,7 @@ def test_both_engines_draw_the_same(pair, stage):
     pixels = torch.from_numpy(np.stack([PRE(sample.image_bgr)[0] for sample in samples]))
     expected = own.draw(stage, samples, pixels, 2, GREEDY, 3, 10)
     drawn = other.draw(stage, samples, pixels, 2, GREEDY, 3, 10)
-    assert len(drawn) == len(expected) == 4 and max(len(r.places) for r in drawn) > 5
+    assert len(drawn) == len(expected) == 4 and max(len(r.places) for r in drawn) > 3
     for one, two in zip(expected, drawn, strict=True):
         for name in ("picture", "propose_ids", "refine_ids", "truncated", "ids", "places"):
             assert getattr(one, name) == getattr(two, name), name

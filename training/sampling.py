@@ -1,0 +1,68 @@
+"""How answers are drawn, what is asked, and the grammars of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from getok_drive.errors import ConfigError
+from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar
+from getok_drive.tokens.limits import Limits
+from getok_drive.tokens.vocab import OFFSET_ROUNDS
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        temperature: of the sampled turn; 0 takes the best token.
+        proposal_temperature: of the proposal that the refinements of one group share; 0 takes the best token.
+        propose_tokens: most tokens of a proposal.
+        refine_tokens: most tokens of a refinement.
+        rounds: offset rounds of the model.
+        limits: greatest numbers of elements and points.
+    """
+
+    temperature: float = 1.0
+    proposal_temperature: float = 0.0
+    propose_tokens: int = 512
+    refine_tokens: int = 1024
+    rounds: int = OFFSET_ROUNDS
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.proposal_temperature < 0 or min(self.propose_tokens, self.refine_tokens) < 1:
+            raise ConfigError("sampling: temperatures must be 0 or more, token budgets 1 or more")
+
+
+class Dialogue(Protocol):
+    """What one row is asked, and the grammars of its two turns."""
+
+    opening: tuple[int, ...]
+    """Model ids between the common prompt (`Layout.after`) and the answer."""
+
+    def propose(self, sampling: Sampling) -> Grammar:
+        """Of the first turn, fresh."""
+
+    def refine(self, propose_ids: Sequence[int], sampling: Sampling) -> Grammar:
+        """Of the second turn, fresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrivingDialogue:
+    """The scene: all rows are asked the same, so that nothing is left to read."""
+
+    opening: tuple[int, ...] = ()
+
+    def propose(self, sampling: Sampling) -> Grammar:
+        """The runtime's own grammar."""
+        return ProposeGrammar(sampling.limits)
+
+    def refine(self, propose_ids: Sequence[int], sampling: Sampling) -> Grammar:
+        """Likewise."""
+        return RefineGrammar(propose_ids, sampling.rounds, sampling.limits)
+
+
+DRIVING = DrivingDialogue()

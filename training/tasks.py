@@ -1,0 +1,102 @@
+"""What GRPO trains on: a task gives pictures with their labels, says what is asked and under which grammar, and judges.
+
+`DrivingTask` is the scene; `training.grounding_task.GroundingTask` are the paper's tasks: boxes and masks of what a text names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from getok_drive.types import Scene
+from training.collate import Layout
+from training.datasets import world
+from training.grpo_config import GrpoConfig
+from training.pictures import Pictures, labels_at_cells
+from training.rewards import Completion, driving_movement, driving_placement
+from training.rollout import Rollout
+from training.samples import Sample
+from training.sampling import DRIVING, Dialogue, Sampling
+
+
+class Task(Protocol):
+    """Of one run; items are whatever the task wants, one a prompt."""
+
+    layout: Layout
+
+    def first(self, step: int) -> int:
+        """Number in the run of the step's first item of this process."""
+
+    def at(self, step: int) -> list[Any]:
+        """The step's items of this process: a pure function of the step."""
+
+    def validation(self, count: int) -> list[Any]:
+        """Items to evaluate on, always the same."""
+
+    def sample(self, item: Any) -> Sample:
+        """The picture of an item."""
+
+    def dialogue(self, item: Any) -> Dialogue:
+        """What is asked about it, and under which grammars it is answered."""
+
+    def rewards(self, items: Sequence[Any], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
+        """Every reward of every answer, in order."""
+
+    def scenes(self, item: Any, rollout: Rollout | None) -> Scene:
+        """What to draw over the picture: an answer, or the labels for None."""
+
+
+@dataclass(slots=True)
+class DrivingTask:
+    """The whole scene of a picture.
+
+    Attributes:
+        config: settings.
+        layout: fixed token ids.
+        size_wh: of the world's pictures.
+        pictures: of each step.
+    """
+
+    config: GrpoConfig
+    layout: Layout
+    size_wh: tuple[int, int]
+    pictures: Pictures
+
+    def first(self, step: int) -> int:
+        """See `Task`."""
+        return self.pictures.first(step)
+
+    def at(self, step: int) -> list[Sample]:
+        """See `Task`."""
+        return self.pictures.at(step)
+
+    def validation(self, count: int) -> list[Sample]:
+        """Frames of the world's validation seeds."""
+        return [world.render(seed, self.size_wh) for seed in list(world.VAL_SEEDS)[:count]]
+
+    def sample(self, item: Sample) -> Sample:
+        """The item itself."""
+        return item
+
+    def dialogue(self, item: Sample) -> Dialogue:
+        """The scene's prompt, and the runtime's own grammars."""
+        return DRIVING
+
+    def rewards(self, items: Sequence[Sample], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
+        """`driving_placement` or `driving_movement`."""
+        config, placement = self.config, self.config.stage == "placement"
+        labels = [labels_at_cells(item) if placement and config.cell_labels else item for item in items]
+        batch = [completion(labels[r.picture], r, config.sampling) for r in rollouts]
+        return (driving_placement if placement else driving_movement)(batch, config.rewards)
+
+    def scenes(self, item: Sample, rollout: Rollout | None) -> Scene:
+        """See `Task`."""
+        if rollout is None:
+            return Scene(item.size_wh, item.lanes, item.drivable, item.boxes, item.signs)
+        return completion(item, rollout, self.config.sampling).scene()
+
+
+def completion(labels: Sample, rollout: Rollout, sampling: Sampling) -> Completion:
+    """A rollout with its labels, as the rewards take it."""
+    return Completion(labels, rollout.propose_ids, rollout.refine_ids, rollout.truncated, sampling.rounds, sampling.limits)
