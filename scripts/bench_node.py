@@ -1,6 +1,6 @@
 """What the node adds to the model, and what gets lost on the way: raw and compressed images through real processes.
 
-    python -m scripts.bench_node [--bundle nano] [--seconds 15] [--width 1280] [--rate-hz 15] [--json FILE]
+    python -m scripts.bench_node [--bundle nano] [--seconds 15] [--width 1280] [--rate-hz 15] [--overlay] [--json FILE]
 
 Camera source, node and this program are three processes. Overhead is the processing time (message to published scene) beyond
 `Perceiver.run`; age is measured at publication. Run it on a machine that does nothing else.
@@ -29,6 +29,7 @@ def measure(options: argparse.Namespace, transport: str, env: dict[str, str], fo
     from getok_drive_msgs.msg import Scene
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState
+    from sensor_msgs.msg import CompressedImage
 
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -44,6 +45,9 @@ def measure(options: argparse.Namespace, transport: str, env: dict[str, str], fo
                 received.append(next(int(v.value) for v in status.values if v.key == "images received"))
 
     node.create_subscription(Scene, f"{NODE}/scene", scenes.append, 50)
+    overlays: list[bytes] = []
+    if options.overlay:
+        node.create_subscription(CompressedImage, f"{NODE}/overlay/compressed", overlays.append, 1, raw=True)
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 50)
     logs = folder / f"{transport}_node.log", folder / f"{transport}_camera.log"
     settings = {
@@ -86,6 +90,7 @@ def measure(options: argparse.Namespace, transport: str, env: dict[str, str], fo
     return {
         "transport": transport,
         "scenes": len(rows),
+        "overlays": len(overlays),
         "received Hz": round(got / seconds, 2),
         "sent": sent[-1] if sent else None,
         "overhead p50 ms": round(float(np.median(overhead)), 2),
@@ -106,6 +111,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--width", type=int, default=1280, help="pixels")
     parser.add_argument("--rate-hz", type=float, default=15.0)
+    parser.add_argument("--overlay", action="store_true", help="subscribe to the overlay, so that it is drawn")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     env = environment()

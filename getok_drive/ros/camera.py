@@ -29,7 +29,7 @@ from getok_drive.types import ImageBgr
 
 # The callback only moves bytes to the slot, so the queue is drained at once and makes no frame older; it is there so that a
 # stall of the executor does not hide frames from the counts.
-_QUEUE = 4
+_QUEUE = 2
 _MOST_UPRIGHT = 0.999  # cosine of viewing direction and vertical; above it, the frame is a link's own, not the optical one
 _MAX_MESSAGE_BYTES = 400_000_000  # refuses before anything is unpacked
 

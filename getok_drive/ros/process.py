@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 _GRACE_S = 1.6  # from a signal to the end of the process at the latest; whatever takes longer (a load, a frame) is cut off
 _CALLBACKS_S = 0.7  # of it, for the callbacks that run
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 20  # the first is mallopt's name for the second
 
 
 class Signals:
@@ -48,6 +50,18 @@ class Signals:
             os._exit(0)  # no flushing: a thread that hangs in its output must not hold this one up
 
 
+def return_large_buffers() -> None:
+    """Has the C library give each freed image buffer back to the system.
+
+    Left alone, glibc keeps blocks as large as the largest that was ever freed, in heaps of their own for every few threads;
+    images of changing size then leave holes in all of them, and the process grows by tens of megabytes before it settles. Only
+    with glibc, and not where the user has set the limit (``MALLOC_MMAP_THRESHOLD_``).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
 def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = None) -> int:
     """Spins a node until SIGINT or SIGTERM.
 
@@ -64,6 +78,7 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
         it any more; else the process ends with the node whole, and the others on the graph notice a little later.
     """
     signals = Signals()
+    return_large_buffers()
     # The PyPI wheels are found through this variable; a sourced ROS 2 sets it itself.
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     import rclpy
