@@ -6,8 +6,8 @@ Each argument is a folder of `training.evaluate`, or ``NAME=FOLDER``. The runs m
 labels; if not, the command says which differ. The first run is what the others are held against.
 
 For every headline, pictures (whole sequences where they are known) are drawn anew, the *same* draw for all runs, and the
-difference to the first run is computed on each draw: a paired bootstrap. Its 95 % interval is printed, and p, two-sided: twice the
-smaller share of draws with a difference at or above, or at or below, zero. With three or more runs p is compared with 0.05
+difference to the first run is computed on each draw: a paired bootstrap. Its 95 % interval is printed, and p, two-sided: twice
+the smaller share of draws with a difference at or above, or at or below, zero. With three or more runs p is compared with 0.05
 divided by the number of comparisons of that headline (Bonferroni); a star says that it is below.
 """
 
