@@ -231,7 +231,7 @@ def _boxes(objects: list[dict[str, Any]], camera: Camera) -> tuple[tuple[Box, ..
         outline = thing["hull"].intersection(camera.picture)
         before = shapely.union_all(nearer)
         nearer.append(thing["hull"])
-        if outline.area < 1.0:
+        if outline.area < 1e-6:
             continue
         seen = outline.difference(before)
         share = seen.area / outline.area

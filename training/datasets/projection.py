@@ -55,8 +55,11 @@ class Ground:
 def fit_ground(feet_m: npt.ArrayLike, prior: Ground | None = None) -> Ground:
     """The plane of the road from points that stand on it, and the range in which they agree.
 
-    Least squares around the prior with Huber's weights: minimise ``sum w_i (z_i - h(x_i, y_i))^2 / BOX_SIGMA_M^2`` plus the
-    squared differences of slopes and offset from the prior over their variances. Few or no points leave the prior as it is.
+    Least squares around the prior: minimise ``sum rho((z_i - h(x_i, y_i)) / BOX_SIGMA_M)`` plus the squared differences of
+    slopes and offset from the prior over their variances; ``rho(r) = r^2 / (1 + r^2)`` (Geman and McClure) ignores what is far
+    off. It is solved by reweighting twice, from the prior and from the fit with Huber's ``rho``, which follows a slope that many
+    boxes share; the plane that more points agree with is taken, the first where they are equal. Few or no points leave the prior
+    as it is.
 
     Args:
         feet_m: ``(N, 3)`` points on the ground, ego frame, e.g. the middles of the lower faces of labelled boxes.
@@ -70,16 +73,22 @@ def fit_ground(feet_m: npt.ArrayLike, prior: Ground | None = None) -> Ground:
     distance = np.hypot(feet[:, 0], feet[:, 1])
     feet, distance = feet[distance <= prior.range_m], distance[distance <= prior.range_m]
     design = np.column_stack([feet[:, :2], np.ones(len(feet))])
-    start = np.array([prior.slope_x, prior.slope_y, prior.offset_m])
+    first = np.array([prior.slope_x, prior.slope_y, prior.offset_m])
     precision = np.diag([SLOPE_SIGMA**-2, SLOPE_SIGMA**-2, OFFSET_SIGMA_M**-2])
-    plane = start
-    for _ in range(10):
-        residual = np.abs(feet[:, 2] - design @ plane)
-        weight = np.minimum(1.0, BOX_SIGMA_M / np.maximum(residual, 1e-9)) / BOX_SIGMA_M**2
-        normal = precision + (design * weight[:, None]).T @ design
-        plane = start + np.linalg.solve(normal, (design * weight[:, None]).T @ (feet[:, 2] - design @ start))
-    off = np.abs(feet[:, 2] - design @ plane) > GROUND_TOLERANCE_M
-    return Ground(float(plane[0]), float(plane[1]), float(plane[2]), float(min(distance[off], default=prior.range_m)))
+
+    def refined(plane: F64, huber: bool) -> F64:
+        for _ in range(12):
+            off = np.abs(feet[:, 2] - design @ plane) / BOX_SIGMA_M
+            weight = (1 / np.maximum(off, 1.0) if huber else 1 / (1 + off**2) ** 2) / BOX_SIGMA_M**2
+            normal = precision + (design * weight[:, None]).T @ design
+            plane = first + np.linalg.solve(normal, (design * weight[:, None]).T @ (feet[:, 2] - design @ first))
+        return plane
+
+    planes = [refined(first, huber=False), refined(refined(first, huber=True), huber=False)]
+    agree = [np.abs(feet[:, 2] - design @ plane) <= GROUND_TOLERANCE_M for plane in planes]
+    best = int(agree[1].sum() > agree[0].sum())
+    reach = float(min(distance[~agree[best]], default=prior.range_m))
+    return Ground(float(planes[best][0]), float(planes[best][1]), float(planes[best][2]), reach)
 
 
 @dataclass(frozen=True, slots=True)
