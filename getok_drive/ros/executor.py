@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from rclpy.executors import ConditionReachedException, Executor, ShutdownException, TimeoutException
+
+_PAUSE_S = 0.002
 
 
 class PoolExecutor(Executor):  # type: ignore[misc]  # rclpy is untyped
@@ -25,7 +27,7 @@ class PoolExecutor(Executor):  # type: ignore[misc]  # rclpy is untyped
     def __init__(self, threads: int, on_error: Callable[[str], None]) -> None:
         super().__init__()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="callback")
-        self._running: set[Future[None]] = set()
+        self._running: dict[Future[None], Any] = {}  # the second is rclpy's task for the callback
         self._on_error = on_error
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
@@ -38,8 +40,11 @@ class PoolExecutor(Executor):  # type: ignore[misc]  # rclpy is untyped
             handler, _, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
         except (TimeoutException, ConditionReachedException, ShutdownException):
             return
-        self._running = {future for future in self._running if not future.done()}
-        self._running.add(self._pool.submit(self._run, handler))
+        self._running = {future: task for future, task in self._running.items() if not future.done()}
+        if any(task is handler for task in self._running.values()):  # rclpy offers what has not begun again and again
+            wait(self._running, _PAUSE_S, FIRST_COMPLETED)
+        else:
+            self._running[self._pool.submit(self._run, handler)] = handler
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until no callback runs; False when one still does. Call it where `spin_once` is called, which begins new ones."""

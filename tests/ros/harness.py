@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,10 +55,11 @@ class Process:
         """What it wrote so far."""
         return self.log.read_text(errors="replace")
 
-    def rss_mb(self) -> float:
-        """Resident memory now, MB."""
-        pages = int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory now, and the part of it that is neither a file's nor shared (the heaps), MB."""
+        status = Path(f"/proc/{self.popen.pid}/status").read_text()
+        rss_kb, own_kb = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) for key in ("VmRSS", "RssAnon"))  # type: ignore[index]
+        return rss_kb * 1.024e-3, own_kb * 1.024e-3
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = 10.0) -> tuple[int, float]:
         """Sends a signal; exit code and fair seconds (see `FairClock`) until the process was gone."""
@@ -121,6 +123,11 @@ class Client:
         process = Process(executable, *ros_args, env=env)
         self.processes.append(process)
         return process
+
+    def forget(self, process: Process) -> None:
+        """Drops a process that has ended, with its output."""
+        self.processes.remove(process)
+        process.log.unlink()
 
     def perception(self, *, env: dict[str, str] | None = None, **parameters: object) -> Process:
         """Starts the perception node over the scripted backend unless told otherwise; waits until its services are there."""

@@ -10,14 +10,13 @@ from tests.ros.soak import Result, soak
 
 @pytest.mark.timeout(300)
 def test_cameras_that_come_and_go(ros: Client) -> None:
-    result = soak(ros, 16.0, pause_s=2.0)
-    assert not result.crashed and result.exit_code == 0
+    result = soak(ros, 12.0, pause_s=2.0)
     assert result.events >= 2 and result.scenes > 10
     assert not result.failures(), result  # the very limits of the long form
 
 
 def test_verdicts_can_fail() -> None:
-    rss_mb = [(float(second), 100.0 + second / 10) for second in range(600)]
+    rss_mb = [100.0 + second / 10 for second in range(600)]
     assert Result(600.0, recoveries_s=[1.0], rss_mb=rss_mb, exit_code=0).failures() == ["memory grew by 42.0 MB"]
     assert len(Result(600.0, recoveries_s=[5.0], rss_mb=rss_mb, exit_code=1, crashed=True).failures()) == 4
-    assert Result(600.0, recoveries_s=[1.0], rss_mb=[(s, 100.0) for s, _ in rss_mb], exit_code=0).failures() == []
+    assert Result(600.0, recoveries_s=[1.0], rss_mb=[100.0] * 600, exit_code=0).failures() == []
