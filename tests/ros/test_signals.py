@@ -80,7 +80,7 @@ def test_random_moments_while_busy(ros: Client) -> None:
         assert code == 0 and seconds < 2.0, (label, number, code, seconds, process.output())
         assert not re.search("Traceback|rror|xception", process.output()), (label, number, process.output())
         ros.wait(lambda: ros.node.count_services(f"{NODE}/change_state") == 0, what="the node gone from the graph")
-        ros.processes.remove(process)
+        ros.forget(process)
 
 
 def test_camera_source_ends_with_its_source_and_on_signals(ros: Client) -> None:
