@@ -49,9 +49,11 @@ def draw(image_bgr: ImageBgr, scene: Sample | Scene, width_px: int = 640) -> Ima
     for box in scene.boxes:
         (x0, y0), (x1, y1) = _at(box.xyxy_px, scale).tolist()
         cv2.rectangle(canvas, (x0, y0), (x1, y1), _BOX_BGR, 1)
-        _label(canvas, f"{box.class_name} {box.confidence:.2f}", (x0, max(y0 - 3, 9)))
+        sure = "" if box.confidence == 1.0 else f" {box.confidence:.2f}"  # labels are sure
+        _label(canvas, f"{box.class_name}{sure}", (x0, max(y0 - 3, 9)))
     for sign in scene.signs:
         x, y = _at(sign.point_px, scale)[0].tolist()
+        cv2.drawMarker(canvas, (x, y), (0, 0, 0), cv2.MARKER_CROSS, 12, 3)  # seen on white signs too
         cv2.drawMarker(canvas, (x, y), _SIGN_BGR, cv2.MARKER_CROSS, 10, 1)
         _label(canvas, f"{sign.class_name} {sign.color}", (x + 6, y))
     return canvas
