@@ -11,6 +11,7 @@ from training import data
 from training.datasets import jsonl, reading
 from training.datasets.checks import check_sample
 from training.datasets.convert import convert
+from training.datasets.shapes import encode_rle
 from training.datasets.splitting import split_file
 from training.datasets.walk import open_dataset, walk
 from training.samples import Sample
@@ -238,6 +239,50 @@ def test_stats_and_preview(idd, tmp_path, capsys):
     )
     picture = cv2.imread(str(tmp_path / "show/pictures/0000000.jpg"))
     assert picture.shape == (90, 160, 3) and picture[80, 80, 1] > picture[80, 80, 2] + 15  # the road is tinted green
+
+
+def test_phrases_in_statistics_checks_and_preview(tmp_path, capsys):
+    write(tmp_path / "a.png", np.full((90, 160, 3), 90, np.uint8))
+    mask = np.zeros((90, 160), bool)
+    mask[30:60, 40:100] = True
+    regions = [{"xyxy_px": [39.5, 29.5, 99.5, 59.5], "rle": encode_rle(mask)}]
+    phrases = [
+        {"task": "refer", "text": "the <dark> car", "regions": regions},
+        {"task": "question", "text": "Who?", "answer": "<region_0> does", "regions": [{"point_px": [140, 80]}]},
+        {"task": "refer", "text": "far away", "regions": [{"xyxy_px": [150, 80, 200, 99]}]},
+        {"task": "refer", "text": "of another size", "regions": [{"rle": {"size": [9, 16], "counts": [144]}}]},
+        {"task": "point", "text": "the wheel", "regions": [{"xyxy_px": [1, 1, 5, 5]}]},
+    ]
+    record = {
+        "schema": jsonl.SCHEMA,
+        "image": "a.png",
+        "size_wh": [160, 90],
+        "known": [],
+        "meta": {"sequence": "s", "terms": "t"},
+    }
+    write_text(tmp_path / "s.jsonl", json.dumps({**record, "phrases": [*phrases, phrases[4]]}))
+    assert run("validate", "--dataset", f"jsonl:{tmp_path}/s.jsonl", "--out", tmp_path / "problems") == 1
+    found = [(entry["level"], entry["text"]) for entry in lines(tmp_path / "problems")]
+    assert found == [
+        ("error", "phrase 2 ('far away'): a region lies outside the picture of 160x90 px"),
+        ("error", "phrase 3 ('of another size'): a mask of 16x9 px"),
+        ("warning", "phrase 4 ('the wheel'): a region to point at without a point or a mask"),
+        ("warning", "phrase 5 ('the wheel'): a region to point at without a point or a mask"),
+        ("warning", "1 phrases are given more than once"),
+    ]
+    write_text(tmp_path / "s.jsonl", json.dumps({**record, "phrases": phrases[:2]}))
+    assert run("stats", "--dataset", f"jsonl:{tmp_path}/s.jsonl") == 0
+    assert "phrases: refer 1, question 1" in capsys.readouterr().out
+    assert run("preview", "--dataset", f"jsonl:{tmp_path}/s.jsonl", "--out", tmp_path / "show", "--width", "160") == 0
+    page = (tmp_path / "show/index.html").read_text()
+    assert (
+        "the &lt;dark&gt; car (1 region)" in page and "Who? &rarr; &lt;region_0&gt; does" in page and "not labelled" not in page
+    )
+    picture = cv2.imread(str(tmp_path / "show/pictures/0000000.jpg")).astype(int)
+    assert (
+        picture[45, 70, 2] > picture[45, 70, 1] + 40 and abs(picture[70, 20] - 90).max() < 12
+    )  # the mask is tinted, not the rest
+    assert np.abs(picture[76:85, 136:145] - 90).max() > 40  # the point
 
 
 def test_splits_by_name_are_stable():
