@@ -47,7 +47,7 @@ class RecipeBatches(Dataset[list[Batch]]):
 
     def __getitem__(self, group: int) -> list[Batch]:
         count, size = self.config.recipe.length_group, self.config.batch_size
-        rows = [self._row(number) for step in range(group * count, (group + 1) * count) for number in self._numbers(step)]
+        rows = [self.example(number) for step in range(group * count, (group + 1) * count) for number in self._numbers(step)]
         if count == 1:
             return [self.collator(rows)]
         rows.sort(key=lambda row: row.length)
@@ -58,7 +58,8 @@ class RecipeBatches(Dataset[list[Batch]]):
         first = (step * self.world_size + self.rank) * self.config.batch_size
         return range(first, first + self.config.batch_size)
 
-    def _row(self, number: int) -> Conversation:
+    def example(self, number: int) -> Conversation:
+        """Example ``number`` of the run, counted over all processes."""
         config = self.config
         if self._mixture is None:
             made = Workshop.of(self.encoder, config.recipe, config.loss_weights, config.noise, config.refine_points)

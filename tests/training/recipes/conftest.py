@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -97,3 +98,12 @@ def read(encoder):
         return encoder.tokenizer.decode(list(conversation.ids)), encoder.tokenizer.decode(taught)
 
     return texts
+
+
+@pytest.fixture
+def real_tusimple() -> Path:
+    """The small part of TuSimple beside the repository."""
+    root = Path(os.environ.get("GETOK_DATA", Path(__file__).parents[4] / "shared/data"))
+    if not (root / "tusimple").is_dir():
+        pytest.skip(f"no {root / 'tusimple'}; set GETOK_DATA to the folder of the small real data sets")
+    return root / "tusimple"

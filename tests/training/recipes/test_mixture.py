@@ -139,10 +139,9 @@ def test_what_gives_nothing_is_passed_over(monkeypatch, capsys):
 
 def test_the_world_alone_comes_in_the_order_of_its_seeds(encoder):
     made = RecipeBatches(config(), STAGE, encoder, rank=1, world_size=2)
-    made[3]
     numbers = made._numbers(3)
     assert list(numbers) == [28, 29, 30, 31]
-    text = made._row(29)
+    text = made.example(29)
     frame = world.render(world.TRAIN_SEEDS.start + 29, (96, 54))
     np.testing.assert_array_equal(text.sample.image_bgr, frame.image_bgr)
 
@@ -210,3 +209,23 @@ def test_validation_uses_the_validation_parts(encoder, mini_jsonl, capsys):
     assert batch.ids.equal(again.ids)
     (mini_jsonl.parent / "chat.json").write_text(json.dumps([]))
     assert not list(validation_batches(config(domain="chat", data=(f"chat:{mini_jsonl.parent}/chat.json",)), STAGE, encoder))
+
+
+# --- looking at it -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_can_be_looked_at_before_it_starts(capsys, mini_jsonl):
+    from training.recipes.__main__ import main
+
+    data = ["--preset", "tiny", "--data", f"classification=jsonl:{mini_jsonl}", "--show", "1", "--steps", "2"]
+    assert main(data) == 0
+    out = capsys.readouterr().out
+    assert out.count("[[<") == 1 and "<|im_end|>]]" in out and "2 batches of 4 in 1 parts" in out
+    assert main(["--domain", "referring"]) == 2
+
+
+def test_real_lanes_leave_the_rest_open(real_tusimple, encoder):
+    made = RecipeBatches(config(domain="driving", data=(f"tusimple:{real_tusimple}",)), STAGE, encoder, 0, 1)
+    batch = made[0][0]
+    assert batch.choices is not None and bool((batch.choices.allowed.sum(1) == 4).all())
+    assert int((batch.dense != 255).sum()) == batch.dense.numel() // 6  # one channel of six
