@@ -14,7 +14,8 @@ from typing import Any
 
 _GRACE_S = 1.6  # from a signal to the end of the process at the latest; whatever takes longer (a load, a frame) is cut off
 _CALLBACKS_S = 0.7  # of it, for the callbacks that run
-_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 20  # the first is mallopt's name for the second
+# mallopt's M_ARENA_MAX, M_MMAP_THRESHOLD (the most that glibc allows), M_TRIM_THRESHOLD
+_HEAP = {-8: 1, -3: 32 << 20, -1: 64 << 20}
 
 
 class Signals:
@@ -50,16 +51,18 @@ class Signals:
             os._exit(0)  # no flushing: a thread that hangs in its output must not hold this one up
 
 
-def return_large_buffers() -> None:
-    """Has the C library give each freed image buffer back to the system.
+def reuse_large_buffers() -> None:
+    """Has the C library keep one heap for all threads, so that one image's buffer becomes the next one's, whoever frees it.
 
-    Left alone, glibc keeps blocks as large as the largest that was ever freed, in heaps of their own for every few threads;
-    images of changing size then leave holes in all of them, and the process grows by tens of megabytes before it settles. Only
-    with glibc, and not where the user has set the limit (``MALLOC_MMAP_THRESHOLD_``).
+    Left alone, glibc has a heap for every few threads and moves the size from which on it maps and unmaps each block; images
+    that change size then leave holes in all heaps, and the process grows by tens of megabytes before it settles. (Mapping each
+    block would keep it smallest, but its pages are faulted in anew for every image: 2 ms and more of 1280x720.) Only with glibc,
+    and not where the user has set limits of his own (``MALLOC_...``).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
+        for option, value in _HEAP.items():
+            mallopt(option, value)
 
 
 def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = None) -> int:
@@ -78,7 +81,7 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
         it any more; else the process ends with the node whole, and the others on the graph notice a little later.
     """
     signals = Signals()
-    return_large_buffers()
+    reuse_large_buffers()
     # The PyPI wheels are found through this variable; a sourced ROS 2 sets it itself.
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     import rclpy

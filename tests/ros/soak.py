@@ -134,10 +134,11 @@ def soak(ros: Client, seconds: float, seed: int = 0, pause_s: float = 5.0, **par
     Both cameras begin with the largest images of all, so that memory that grows later grows for no good reason.
     """
     rng, result = random.Random(seed), Result(seconds)
-    node = ros.perception(cameras=f"[{', '.join(CAMERAS)}]", watchdog_s=WATCHDOG_S, degrade="never", **parameters)
+    settings = {"watchdog_s": WATCHDOG_S, "max_age_s": 10.0, "degrade": "never", **parameters}
+    node = ros.perception(cameras=f"[{', '.join(CAMERAS)}]", **settings)
     ros.activate()
     viewers = {name: Viewer(ros, name) for name in CAMERAS}
-    cameras = {name: start_camera(ros, name, _SIZES[-1], _ENCODINGS[-1], 15.0) for name in CAMERAS}
+    cameras = {name: start_camera(ros, name, _SIZES[-1], _ENCODINGS[-1], 5.0) for name in CAMERAS}
     ros.wait(lambda: min(viewer.scenes for viewer in viewers.values()) > 5, 120.0, "scenes of both cameras")
     started = time.monotonic()
     while (time.monotonic() - started < seconds or result.events < 2) and node.alive:
