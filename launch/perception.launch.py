@@ -37,17 +37,20 @@ ARGUMENTS = (
     ("namespace", "", "namespace of all nodes"),
     ("source", "", "a video, an image folder or world:SEED to publish as the first camera; empty: real cameras"),
     ("rate_hz", "15.0", "rate of source, Hz"),
+    ("ground_truth", "false", "true: source publishes its labels, too (world:SEED only)"),
     ("rviz", "false", "true: start RViz with everything shown"),
     ("record", "", "folder to record the results to as MCAP; empty: nothing is recorded"),
+    ("record_images", "false", "true: record the cameras' images and labels, too, so that the bag can be replayed"),
     ("autostart", "true", "false: leave the lifecycle to somebody else"),
     ("use_sim_time", "false", "true: take the time from /clock"),
 )
+FLAGS = ("ground_truth", "rviz", "record_images", "autostart", "use_sim_time")
 
 
 def launch_setup(context):
     """The actions for the given arguments."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    yes = {name: value[name].lower() in ("true", "1", "yes") for name in ("rviz", "autostart", "use_sim_time")}
+    yes = {name: value[name].lower() in ("true", "1", "yes") for name in FLAGS}
     cameras = [name.strip() for name in value["cameras"].split(",") if name.strip()]
     calibration = value["calibration"]
     profile = str(CONFIG / "fastdds_large_images.xml")
@@ -100,7 +103,14 @@ def launch_setup(context):
                 name="camera_source",
                 namespace=value["namespace"],
                 output="screen",
-                parameters=[{"source": value["source"], "camera": cameras[0], "rate_hz": float(value["rate_hz"])}],
+                parameters=[
+                    {
+                        "source": value["source"],
+                        "camera": cameras[0],
+                        "rate_hz": float(value["rate_hz"]),
+                        "ground_truth": yes["ground_truth"],
+                    }
+                ],
             )
         )
     if yes["rviz"]:
@@ -117,6 +127,9 @@ def launch_setup(context):
     if value["record"]:
         prefix = f"/{value['namespace'].strip('/')}/".replace("//", "/")
         outputs = rf"{prefix}perception_node/.*|/diagnostics|{prefix}[^/]+/camera_info"
+        if yes["record_images"]:
+            images = "image_raw/compressed" if value["transport"] == "compressed" else "image_raw"
+            outputs += rf"|{prefix}[^/]+/({images}|ground_truth)"
         actions.append(
             ExecuteProcess(cmd=["ros2", "bag", "record", "-s", "mcap", "-o", value["record"], "-e", outputs], output="screen")
         )

@@ -16,6 +16,7 @@ ARGUMENTS = (
     ("backend", "onnx", "inference backend"),
     ("calibration", "", "calibration file with the cameras' poses"),
     ("topics", "", "image topics, separated by commas; empty: all in the bag"),
+    ("tasks", "", "kinds that the bag's labels cover, separated by commas; empty: all"),
     ("realtime", "false", "true: at the bag's own pace, dropping what comes too fast, as on the robot"),
 )
 
@@ -29,6 +30,8 @@ def launch_setup(context):
         command += ["--calibration", value["calibration"]]
     if value["topics"]:
         command += ["--topics", *[topic.strip() for topic in value["topics"].split(",")]]
+    if value["tasks"]:
+        command += ["--tasks", value["tasks"]]
     if value["realtime"].lower() in ("true", "1", "yes"):
         command.append("--realtime")
     return [ExecuteProcess(cmd=command, output="screen")]

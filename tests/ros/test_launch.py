@@ -110,6 +110,11 @@ def test_perception_launch_names_real_executables_files_and_parameters(monkeypat
     pattern = re.compile(record[record.index("-e") + 1])
     assert pattern.fullmatch("/car/perception_node/front/scene") and pattern.fullmatch("/car/front/camera_info")
     assert not pattern.fullmatch("/car/front/image_raw")
+    _, actions = launch("perception.launch.py", monkeypatch, record="/tmp/x", record_images="true", transport="compressed")
+    record = kinds(actions, "ExecuteProcess")[0].kwargs["cmd"]
+    pattern = re.compile(record[record.index("-e") + 1])
+    assert pattern.fullmatch("/front/image_raw/compressed") and pattern.fullmatch("/front/ground_truth")
+    assert not pattern.fullmatch("/front/image_raw")
 
 
 def test_perception_launch_activates_after_configuring_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,14 +134,24 @@ def test_replay_launch_gives_a_command_that_replay_understands(monkeypatch: pyte
     from getok_drive.ros.replay import parser
 
     defaults, actions = launch(
-        "replay.launch.py", monkeypatch, bag="b.mcap", topics="/a/image_raw, /b/image_raw", realtime="true", calibration="c.yaml"
-    )
+        "replay.launch.py", monkeypatch, bag="b.mcap", topics="/a/image_raw, /b/image_raw", realtime="true", calibration="c.yaml",
+        tasks="lanes, signs",
+    )  # fmt: skip
     (process,) = actions
     command = process.kwargs["cmd"]
     assert command[:3] == ["ros2", "run", "getok_drive"] and os.access(PACKAGE / "scripts" / command[3], os.X_OK)
     options = parser().parse_args(command[4:])
     assert str(options.bag) == "b.mcap" and options.topics == ["/a/image_raw", "/b/image_raw"] and options.realtime
+    assert options.tasks == ("lanes", "signs")
     assert defaults["bag"] == ""  # it has no default: launch asks for it
+
+
+def test_the_page_lists_all_launch_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults, _ = launch("perception.launch.py", monkeypatch)
+    defaults["params_file"] = "config/" + Path(defaults["params_file"]).name
+    page = (ROOT / "docs/ros.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]*)`)? ?\|", page.split("## Launch")[1].split("## Topics")[0], re.MULTILINE))
+    assert rows == defaults
 
 
 def test_package_installs_what_ros_looks_for(tmp_path: Path) -> None:
