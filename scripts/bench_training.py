@@ -32,7 +32,7 @@ from training import grpo, sft
 from training.collate import Batch, Collator, Layout
 from training.datasets import world
 from training.grpo_config import GrpoConfig
-from training.model import load_checkpoint, parameter_count
+from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
 from training.pictures import Pictures
 from training.presets import SftConfig, Stage
 from training.recipes.driving import DrivingRecipe
@@ -47,9 +47,13 @@ CHAT = (
 )
 
 
-def write_checkpoint(folder: Path, start_from: Path, size_wh: tuple[int, int]) -> None:
-    """A checkpoint with the positions that transformers computes itself, so that both sides do the same."""
-    model, tokenizer = load_checkpoint(start_from)
+def write_checkpoint(folder: Path, start_from: str, size_wh: tuple[int, int]) -> None:
+    """A checkpoint, or random weights of a size, with the positions that transformers computes itself: both sides do the same."""
+    if start_from in SIZES:
+        tokenizer = build_tokenizer()
+        model = build_model(SIZES[start_from], tokenizer, 0)
+    else:
+        model, tokenizer = load_checkpoint(Path(start_from))
     model.config.position_rule = "text"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -251,7 +255,7 @@ def _compared(what: str, ours: np.ndarray, trl: np.ndarray) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs both comparisons and prints the ratios."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_training", description=__doc__)
-    parser.add_argument("--start-from", type=Path, default=Path("getok_drive/bundles/nano"), help="checkpoint or bundle folder")
+    parser.add_argument("--start-from", default="getok_drive/bundles/nano", help="checkpoint or bundle folder, or a key of SIZES")
     parser.add_argument("--image", type=int, nargs=2, default=(224, 112), metavar=("W", "H"))
     parser.add_argument("--steps", type=int, default=3, help="counted steps")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -264,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     size_wh = (args.image[0], args.image[1])
     result: dict[str, Any] = {
-        "start_from": str(args.start_from),
+        "start_from": args.start_from,
         "image_wh": size_wh,
         "steps": args.steps,
         "threads": torch.get_num_threads(),

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens.prompts import prompt_hash
@@ -21,7 +22,8 @@ from getok_drive.tokens.vocab import TOKENS
 from getok_drive.types import ImageBgr
 
 KEPT_CHECKPOINTS = 2
-_DISK_ERRORS = (OSError, RuntimeError, SafetensorError)  # as Python, torch's and safetensors' writers report a full disk
+# As Python, torch's writers (of whole and of sharded checkpoints) and safetensors' report a full disk.
+_DISK_ERRORS = (OSError, RuntimeError, CheckpointException, SafetensorError)
 
 
 def save_checkpoint(
@@ -97,7 +99,7 @@ def load_newest(accelerator: Accelerator, out: Path, exact: bool = True) -> tupl
     if found is None:
         return None
     try:
-        extra = torch.load(found / "extra.pt", weights_only=True, map_location=accelerator.device)
+        extra = torch.load(found / "extra.pt", weights_only=True, map_location="cpu")
     except _DISK_ERRORS as error:
         raise ConfigError(f"{found}: cannot be read ({error}); delete this folder to go on from an earlier one") from error
     _check_origin(found, extra, accelerator.num_processes if exact else None)
@@ -107,7 +109,7 @@ def load_newest(accelerator: Accelerator, out: Path, exact: bool = True) -> tupl
         raise ConfigError(f"{found}: is of another model than this run's settings make ({_last_line(error)})") from error
     accelerator.print(f"resumed from {found}")
     path = found / f"extra-{accelerator.process_index}.pt"
-    own = torch.load(path, weights_only=True, map_location=accelerator.device) if path.is_file() else None
+    own = torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
     return extra, own
 
 

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from getok_drive.tokens import masks
 from getok_drive.tokens.codec import cell_centers, decode_points
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TABLE, TOKEN_ID, TOKENS
-from getok_drive.types import FloatArray
 
 ANSWER, END, BOX, SEG, SEG_END = (TOKEN_ID[text] for text in ("<answer>", "</answer>", "<box>", "<seg>", "</seg>"))
 OFFSET, OFFSET_END = TOKEN_ID["<offset>"], TOKEN_ID["</offset>"]
@@ -226,7 +225,8 @@ def read_grounding(ids: Sequence[int], refine_ids: Sequence[int] | None = None) 
     things = [thing for thing in grammar.things if len(thing.box) in (0, 2) and thing.anchors]
     if refine_ids is None:
         return things, sound
-    answers, left = [], list(refine_ids)
+    answers: list[tuple[int, list[int]]] = []
+    left = list(refine_ids)
     tail = left[-1:] == [OFFSET_END]
     body = left[1:-1] if left[:1] == [OFFSET] and tail else []
     sound = sound and bool(left[:1] == [OFFSET] and tail)
@@ -252,7 +252,7 @@ def _is_move(found: Sequence[int]) -> bool:
     return list(found) == [TABLE.delete] or (bool(found) and all(TABLE.offset_base <= token < TABLE.delete for token in found))
 
 
-def corners_px(points_px: FloatArray, half_cell_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def corners_px(points_px: npt.NDArray[np.float64], half_cell_px: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Two corners ``(2, 2)`` as a box ``(4,)``; where an axis has no extent it takes the cell's own."""
     low, high = np.minimum(points_px[0], points_px[1]), np.maximum(points_px[0], points_px[1])
     same = low >= high

@@ -40,8 +40,9 @@ class Sampling:
 class Dialogue(Protocol):
     """What one row is asked, and the grammars of its two turns."""
 
-    opening: tuple[int, ...]
-    """Model ids between the common prompt (`Layout.after`) and the answer."""
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """Model ids between the common prompt (`Layout.after`) and the answer."""
 
     def propose(self, sampling: Sampling) -> Grammar:
         """Of the first turn, fresh."""

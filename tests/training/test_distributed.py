@@ -18,7 +18,8 @@ from training import grpo, sft  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "training" / "configs"
-SFT = ["--preset", "tiny", "stages=((2, (112, 56), True), (4, (112, 56)))", "save_every=3", "accumulate=2", "noise.phantoms=1"]
+SFT = ["--preset", "tiny", "save_every=3", "accumulate=2", "noise.phantoms=1"]
+ONE_STAGE, TWO_STAGES = "stages=((5, (112, 56)),)", "stages=((2, (112, 56), True), (3, (112, 56)))"
 GRPO = [
     "--preset", "tiny", "image_size_wh=(112, 56)", "steps=2", "pictures_every=0", "sampling.limits.lanes=2",
     "sampling.limits.lane_points=4", "sampling.limits.polygons=1", "sampling.limits.polygon_vertices=5",
@@ -68,10 +69,10 @@ FSDP2 = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("kind", [{}, FSDP2], ids=["ddp", "fsdp2"])
-def test_sft_on_two_processes_equals_one(tmp_path, kind):
-    assert sft.main([*SFT, "batch_size=4", "--out", str(tmp_path / "one")]) == 0
-    two_processes("training.sft", [*SFT, "batch_size=2", "--out", str(tmp_path / "two")], kind)
+@pytest.mark.parametrize(("kind", "stages"), [({}, TWO_STAGES), (FSDP2, ONE_STAGE)], ids=["ddp", "fsdp2"])
+def test_sft_on_two_processes_equals_one(tmp_path, kind, stages):
+    assert sft.main([*SFT, stages, "batch_size=4", "--out", str(tmp_path / "one")]) == 0
+    two_processes("training.sft", [*SFT, stages, "batch_size=2", "--out", str(tmp_path / "two")], kind)
     equal(tmp_path / "one", tmp_path / "two", ["language", "dense", "correct", "grad_norm", "lr"])
     assert same_final(tmp_path / "one", tmp_path / "two") < 1e-4
 
@@ -90,11 +91,11 @@ def test_grpo_on_two_processes_equals_one(tiny_checkpoint, tmp_path, kind):
 @pytest.mark.timeout(1000)
 def test_a_sharded_run_resumes(tmp_path):
     """Stopped at step 3 and started again: what is spread over processes comes back to its places."""
-    two_processes("training.sft", [*SFT, "batch_size=2", "--out", str(tmp_path / "whole")], FSDP2)
+    two_processes("training.sft", [*SFT, TWO_STAGES, "batch_size=2", "--out", str(tmp_path / "whole")], FSDP2)
     checkpoint, cut = tmp_path / "whole" / "checkpoint-0000003", tmp_path / "cut"
     cut.mkdir()
     checkpoint.rename(cut / checkpoint.name)
-    two_processes("training.sft", [*SFT, "batch_size=2", "--out", str(cut)], FSDP2)
+    two_processes("training.sft", [*SFT, TWO_STAGES, "batch_size=2", "--out", str(cut)], FSDP2)
     assert [r["language"] for r in records(cut)] == [r["language"] for r in records(tmp_path / "whole")][3:]
     assert same_final(tmp_path / "whole", cut) == 0.0
 

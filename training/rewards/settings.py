@@ -125,7 +125,8 @@ def in_every_stage(settings: Sequence[str]) -> list[str]:
 
     So ``rewards.box=0`` takes the box reward away wherever it is paid; everything else is left as it is.
     """
-    stages = {f.name: f.default_factory() for f in dataclasses.fields(RewardSettings) if f.name in STAGES}  # type: ignore[misc]
+    known = RewardSettings()
+    stages = {name: getattr(known, name) for name in STAGES}
     result = []
     for setting in settings:
         key, separator, value = setting.partition("=")
