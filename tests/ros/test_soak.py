@@ -10,7 +10,7 @@ from tests.ros.soak import Result, soak
 
 @pytest.mark.timeout(900)
 def test_cameras_that_come_and_go(ros: Client) -> None:
-    result = soak(ros, 12.0, pause_s=2.0)
+    result = soak(ros, 6.0, pause_s=1.0)
     assert result.events >= 2 and result.scenes > 10
     assert not result.failures(), result  # the very limits of the long form
 
