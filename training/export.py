@@ -52,7 +52,7 @@ def export(
     name: str = "nano",
     image_size_wh: tuple[int, int] | None = None,
     calibration: Mapping[str, CalibrationSpec] | None = None,
-    training: Sequence[TrainingData] = (WORLD_TERMS,),
+    training: Sequence[TrainingData] | None = None,
 ) -> Bundle:
     """Write a bundle.
 
@@ -62,7 +62,7 @@ def export(
         name: the bundle's name.
         image_size_wh: the one input size; by default that of the last training stage.
         calibration: of the confidences, by element kind; by default none.
-        training: what the model was trained on.
+        training: what the model was trained on; by default what the checkpoint's ``training.json`` says.
 
     Returns:
         The bundle, loaded and verified.
@@ -101,7 +101,7 @@ def export(
             prompt=_prompt(tokenizer),
             model=geometry(model, preprocessor),
             calibration=dict(calibration or {}),
-            training=tuple(training),
+            training=_trained_on(checkpoint) if training is None else tuple(training),
             files={path.name: file_sha256(path) for path in sorted(fresh.iterdir())},
         )
         (fresh / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
@@ -206,6 +206,16 @@ def _trained_size_wh(checkpoint: Path) -> tuple[int, int]:
         raise ConfigError(
             f"{path}: no image_size_wh ({error!r}); say which size the model was trained at: --image-size WxH"
         ) from error
+
+
+def _trained_on(checkpoint: Path) -> tuple[TrainingData, ...]:
+    """The data sets that `training.sft` noted in the checkpoint; the driving world alone where it noted none."""
+    path = checkpoint / "training.json"
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8")).get("training") if path.is_file() else None
+        return tuple(TrainingData(str(one["name"]), str(one["terms"])) for one in noted) if noted else (WORLD_TERMS,)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: training must be a list of name and terms ({error!r}); mend or delete the entry") from error
 
 
 def _git_commit() -> str:

@@ -43,6 +43,7 @@ from training.presets import PRESETS, SftConfig, Stage, override
 from training.recipes.domains import DOMAINS
 from training.recipes.encoder import Encoder
 from training.recipes.pools import pools_of
+from training.recipes.provenance import provenance
 from training.sharding import is_sharded, save_whole
 
 
@@ -246,6 +247,7 @@ class Trainer:
             "step": self.step,
             "image_size_wh": stage.image_size_wh,
             "data": [pool.name for pool in pools_of(self.config.recipe)],
+            "training": provenance(pools_of(self.config.recipe), self.source),
             "config": plain_config(self.config),
         }
         (folder / "training.json").write_text(json.dumps(record, indent=1))

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from getok_drive.errors import ConfigError
 from training.datasets import world
@@ -67,8 +68,7 @@ class Pool:
         if self.kind in ("chat", "offset"):
             samples: Sequence[Sample] = ChatList(path)
         else:
-            module = _reader(self)
-            samples = module.open_samples(path, self.split)
+            samples = reader_of(self).open_samples(path, self.split)
         if not len(samples):
             raise ConfigError(f"--data {self.name}: no pictures in it")
         return samples
@@ -96,7 +96,8 @@ def _seeds(pool: Pool) -> range:
     return range(int(match[1]), int(match[2]) + 1)
 
 
-def _reader(pool: Pool):
+def reader_of(pool: Pool) -> Any:
+    """The module of `training.datasets` that reads a pool; `ConfigError` when there is none."""
     found = importlib.util.find_spec(f"training.datasets.{pool.kind}")
     module = importlib.import_module(f"training.datasets.{pool.kind}") if found else None
     if not hasattr(module, "open_samples"):

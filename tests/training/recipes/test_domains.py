@@ -76,3 +76,44 @@ def test_bad_data_stops_at_once(tmp_path, capsys):
     assert "needs --data" in capsys.readouterr().err
     assert sft.main(arguments(tmp_path, "--data", f"tusimple:{tmp_path}/none")) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_mixture_resumes_bit_for_bit_in_the_middle_of_a_group(tmp_path, mini_jsonl):
+    data = ("2*world:train", f"pointing=jsonl:{mini_jsonl}", f"classification=jsonl:{mini_jsonl}")
+    settings = [
+        "stages=((5, (112, 56)),)",
+        "render_size_wh=(96, 54)",
+        "recipe.length_group=2",
+        "save_every=3",
+        "recipe.refine=1.0",
+    ]
+    config = with_data(override(PRESETS["tiny"], settings), None, data, tmp_path)
+    for name, kill_at in (("whole", 99), ("cut", 4)):
+        trainer = sft.Trainer(config, tmp_path / name, None)
+        original, count = trainer.train_step, iter(range(100))
+
+        def step(batch, stage, original=original, count=count, kill_at=kill_at):
+            if next(count) == kill_at:
+                raise KeyboardInterrupt
+            return original(batch, stage)
+
+        trainer.train_step = step
+        (tmp_path / name).mkdir()
+        if kill_at > 5:
+            trainer.run()
+            continue
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        trainer = sft.Trainer(config, tmp_path / name, None)
+        trainer.resume()
+        assert trainer.step == 3
+        trainer.run()
+    logs = [
+        {
+            r["step"]: r["language"]
+            for r in map(json.loads, (tmp_path / n / "log.jsonl").read_text().splitlines())
+            if "language" in r
+        }
+        for n in ("whole", "cut")
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) == 5

@@ -229,3 +229,23 @@ def test_real_lanes_leave_the_rest_open(real_tusimple, encoder):
     batch = made[0][0]
     assert batch.choices is not None and bool((batch.choices.allowed.sum(1) == 4).all())
     assert int((batch.dense != 255).sum()) == batch.dense.numel() // 6  # one channel of six
+
+
+def test_what_was_seen_goes_with_the_checkpoint(tmp_path, mini_jsonl):
+    from training.export import _trained_on
+    from training.recipes.provenance import provenance
+
+    pools = [
+        Pool("driving", 0.5, "world", "train"),
+        Pool("driving", 0.3, "tusimple", "/x"),
+        Pool("offset", 0.2, "world", "train"),
+    ]
+    (tmp_path / "training.json").write_text(json.dumps({"training": provenance(pools)}))
+    assert [one.name.split()[0] for one in _trained_on(tmp_path)] == ["procedural", "tusimple"]
+    assert "TuSimple" in _trained_on(tmp_path)[1].terms
+    later = provenance([Pool("chat", 1.0, "chat", "/y/llava.json")], str(tmp_path))
+    assert [one["name"].split()[0] for one in later] == ["procedural", "tusimple", "chat:"]
+    assert provenance([], "Qwen/Qwen2.5-VL-7B-Instruct")[0]["name"] == "base model Qwen2.5-VL-7B-Instruct"
+    (tmp_path / "training.json").write_text(json.dumps({"training": ["x"]}))
+    with pytest.raises(ConfigError, match="name and terms"):
+        _trained_on(tmp_path)
