@@ -21,7 +21,7 @@ from getok_drive.errors import ConfigError
 from getok_drive.tokens.vocab import TOKENS
 from training.vocabulary import first_token_id
 
-_PARTS = {  # modules of each part, by their names in the model
+PARTS = {  # modules of each part, by their names in the model
     "language": r"model\.language_model\.layers\.",
     "vision": r"model\.visual\.blocks\.",
     "merger": r"model\.visual\.(merger|deepstack_merger_list)\.",
@@ -104,7 +104,7 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: 
     parts = ["language"] + ["vision"] * tuning.train_vision + ["merger"] * tuning.train_merger
     if not tuning.lora_rank:
         for name, parameter in model.named_parameters():
-            part = next((part for part, pattern in _PARTS.items() if re.match(pattern, name)), "language")
+            part = next((part for part, pattern in PARTS.items() if re.match(pattern, name)), "language")
             stem = name.startswith("model.visual.") and part == "language"  # patch and position embedding go with the tower
             parameter.requires_grad_(("vision" if stem else part) in parts)
         return None
@@ -132,10 +132,10 @@ def _target_pattern(model: PreTrainedModel, parts: list[str]) -> str:
     """A regular expression that matches the names of every linear layer of these parts."""
     layers = {
         part: sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)
-                      and re.match(_PARTS[part], name)})
+                      and re.match(PARTS[part], name)})
         for part in parts
     }  # fmt: skip
-    return "|".join(rf"{_PARTS[part]}(.*\.)?({'|'.join(map(re.escape, names))})" for part, names in layers.items())
+    return "|".join(rf"{PARTS[part]}(.*\.)?({'|'.join(map(re.escape, names))})" for part, names in layers.items())
 
 
 @torch.no_grad()

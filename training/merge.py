@@ -39,7 +39,7 @@ def merge(adapter: Path, out: Path, base: str | None = None) -> None:
     if not source:
         raise ConfigError(f"{adapter}: does not name its base; say --base")
     model, tokenizer = load_base(source, dtype="bfloat16" if _is_half(source) else "float32")
-    rows = next(iter(config.trainable_token_indices.values()), []) if config.trainable_token_indices else []
+    rows: list[int] = next(iter((config.trainable_token_indices or {}).values()), [])
     first = first_token_id(tokenizer)
     if rows and rows[0] != first:
         raise ConfigError(f"{adapter}: its table begins at id {rows[0]}, that of {source} at {first}: it is of another base")
