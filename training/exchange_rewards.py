@@ -1,4 +1,4 @@
-"""Our driving rewards under the signatures of other engines; numpy only, so any engine's environment can import it.
+"""Our driving rewards under the signatures of other engines; without torch, so any engine's environment can import it.
 
 | engine | calls | reference |
 |---|---|---|

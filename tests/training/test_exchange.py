@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import subprocess
 import sys
 import types
 
@@ -111,6 +112,11 @@ def test_the_reward_is_the_trainers_own():
     theirs = judge([to_text(ids)], [exchange.ground_truth(sample, "placement", None)])[0]
     for name, value in theirs.items():
         assert value == pytest.approx(own[name], abs=2e-3), name  # coordinates are written to 0.01 px
+
+
+def test_other_environments_need_no_torch():
+    code = "import sys, training.exchange_rewards; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_bad_input_is_named(tmp_path, capsys):
