@@ -207,18 +207,17 @@ def write_html(runs: Sequence[Run], comparisons: Sequence[Comparison], path: Pat
     """The comparison as a page of its own."""
     body = ["<h1>Comparison</h1>", f"<p class=dim>{html.escape(as_text(runs, comparisons).splitlines()[0])}</p>"]
     for comparison in comparisons:
-        rows: list[tuple[object, ...]] = []
-        for index, run in enumerate(runs):
-            value = comparison.values[index]
-            own = (run.name, pages.number(value.value), f"{pages.number(value.low)} – {pages.number(value.high)}")
-            if index:
-                d, p = comparison.differences[index - 1], comparison.p[index - 1]
-                verdict = ("better" if d.value > 0 else "worse") if p < comparison.level else "not told apart"
-                rows.append((*own, f"{d.value:+.4f}", f"{d.low:+.4f} – {d.high:+.4f}", f"{p:.4f}", verdict))
-            else:
-                rows.append((*own, "", "", "", "held against"))
-        body += [pages.heading(HEADLINES[comparison.kind].title), pages.estimates(_named(runs, comparison))]
-        body.append(pages.table(rows, ("", "value", "95 %", "difference", "95 %", "p", "")))
+        headline = HEADLINES[comparison.kind]
+        named = [(run.name, value) for run, value in zip(runs, comparison.values, strict=True)]
+        unbounded = () if headline.bounded else tuple(run.name for run in runs)
+        rows = []
+        for run, d, p in zip(runs[1:], comparison.differences, comparison.p, strict=True):
+            verdict = ("better" if d.value > 0 else "worse") if p < comparison.level else "not told apart"
+            rows.append(
+                (f"{run.name} – {runs[0].name}", f"{d.value:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", f"{p:.4f}", verdict)
+            )
+        body += [pages.heading(headline.title), pages.estimates(named, runs[0].name, unbounded)]
+        body.append(pages.table(rows, ("", "difference", "95 %", "p", "")))
     body += [pages.heading("Runs")]
     body.append(pages.table([(run.name, run.about.get("command", "")) for run in runs], numbers_from=2))
     speed = [
@@ -226,10 +225,6 @@ def write_html(runs: Sequence[Run], comparisons: Sequence[Comparison], path: Pat
     ]
     body += [pages.heading("Speed"), pages.table(speed, ("", "p50, ms", "p95, ms"))]
     pages.page("Comparison", body, path)
-
-
-def _named(runs: Sequence[Run], comparison: Comparison) -> list[tuple[str, Estimate]]:
-    return [(run.name, value) for run, value in zip(runs, comparison.values, strict=True)]
 
 
 def to_json(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -28,14 +28,15 @@ table { border-collapse: collapse; margin: .5rem 0 }
 td, th { padding: .18rem .9rem .18rem 0; text-align: left; vertical-align: top }
 th { font-weight: 500; color: #667; font-size: 13px }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } tr.head td { font-weight: 600 }
-table.wide td:first-child { overflow-wrap: anywhere }
+table.wide td { overflow-wrap: anywhere } table.wide td:first-child { white-space: nowrap }
+table.estimates td:first-child { min-width: 13rem }
 .matrix td { min-width: 2.6rem; padding: .15rem .4rem; text-align: right; font-variant-numeric: tabular-nums }
 .matrix th { padding: .15rem .4rem } code { background: #f2f3f5; padding: .1rem .3rem; overflow-wrap: anywhere }
 figure { margin: 0 0 1.2rem } img { width: 100%; display: block }
 .grid { display: flex; flex-wrap: wrap; gap: 1.2rem 2rem; align-items: flex-start } .pairs { display: grid; gap: 1rem 1.4rem;
   grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)) } .pairs figure { margin: 0 }
 figcaption, .dim { color: #667; font-size: 13px }
-.bar { background: #eef1f6; width: 220px; height: 12px; position: relative }
+.bar { background: #eef1f6; width: 220px; height: 12px; margin-top: 5px; position: relative }
 .bar i, .bar b { position: absolute; top: 0; bottom: 0; display: block } .bar i { background: #bfd0f5 }
 .bar b { background: #2563eb; width: 2px }
 svg text { font: 11px system-ui, "DejaVu Sans", sans-serif; fill: #667 }
@@ -73,19 +74,25 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), numbers_fr
     return f"<table class=wide>{''.join(lines)}</table>"
 
 
-def estimates(rows: Sequence[tuple[str, Estimate]], first: str = "") -> str:
-    """A table of numbers with their intervals, drawn beside them where they lie in 0..1; the row ``first`` stands out."""
+def estimates(rows: Sequence[tuple[str, Estimate]], first: str = "", unbounded: Collection[str] = ()) -> str:
+    """A table of numbers with their intervals, drawn beside them on a scale from 0 to 1.
+
+    Args:
+        rows: names and numbers.
+        first: the row that stands out.
+        unbounded: rows whose numbers have another scale: they are not drawn.
+    """
     lines = []
     for name, e in rows:
         low, high = (value if np.isfinite(value) else e.value for value in (e.low, e.high))
         bar = ""
-        if 0.0 <= low <= e.value <= high <= 1.0:
+        if name not in unbounded and 0.0 <= low <= e.value <= high <= 1.0:
             interval = f'<i style="left:{low:.2%};width:{high - low:.2%}"></i>'
             bar = f'<div class=bar>{interval}<b style="left:calc({e.value:.2%} - 1px)"></b></div>'
         cells = "".join(f"<td class=n>{number(value)}</td>" for value in (e.value, e.low, e.high))
         lines.append(f"<tr{' class=head' if name == first else ''}><td>{html.escape(name)}</td>{cells}<td>{bar}</td></tr>")
     head = "<tr><th></th><th class=n>value</th><th class=n>from</th><th class=n>to (95 %)</th><th></th></tr>"
-    return f"<table>{head}{''.join(lines)}</table>"
+    return f"<table class=estimates>{head}{''.join(lines)}</table>"
 
 
 def number(value: float) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from getok_drive.tokens.confidence import Reliability
 from getok_drive.types import ImageBgr, Scene
 from training import pages
+from training.metrics.frame import SIZES
 from training.metrics.headlines import HEADLINES
 from training.metrics.summary import Numbers
 from training.results import Case, PromptedCase, Report
@@ -119,7 +120,12 @@ def _reliability(name: str, curve: Reliability) -> str:
 def _section(kind: str, numbers: Numbers) -> list[str]:
     """The numbers of a kind; those with a slash in their names (classes, sizes, attributes) in tables of their own."""
     plain = [(name, e) for name, e in numbers.items() if "/" not in name or len(numbers) <= _MOST_ROWS]
-    parts = [pages.heading(kind), pages.estimates(plain, HEADLINES[kind].number)]
+    headline = HEADLINES[kind]
+    unbounded = () if headline.bounded else (headline.number,)
+    parts = [pages.heading(kind), pages.estimates(plain, headline.number, unbounded)]
+    if any(name.startswith("f1_by_height") for name in numbers):
+        limits = ", ".join(f"{size} from {least:.0%}" for size, (least, _) in SIZES.items())
+        parts.append(f"<p class=dim>Heights of boxes, of the picture's height: {limits}.</p>")
     groups: dict[str, list[tuple[str, Any]]] = {}
     for name, e in numbers.items():
         if "/" in name and len(numbers) > _MOST_ROWS:
@@ -145,16 +151,25 @@ def _curves(report: Report) -> list[str]:
         body.append(pages.heading("Confusion"))
         body.append("<p class=dim>Rows: labelled. Columns: answered; the last one, no valid answer.</p><div class=grid>")
         for attribute, (words, counts) in report.confusion.items():
-            body.append(f"<div><h3>{html.escape(attribute)}</h3>{pages.matrix(words, [*words, 'none'], counts)}</div>")
+            body.append(f"<div><h3>{html.escape(attribute)}</h3>{_confusion(words, counts)}</div>")
         body.append("</div>")
     return body
+
+
+def _confusion(words: tuple[str, ...], counts: FloatArray) -> str:
+    """The words that were labelled, by those that were labelled or answered."""
+    labelled, answered = counts.sum(axis=1) > 0, counts.sum(axis=0) > 0
+    answered[:-1] |= labelled
+    columns = [name for name, used in zip((*words, "none"), answered, strict=True) if used]
+    return pages.matrix([w for w, used in zip(words, labelled, strict=True) if used], columns, counts[labelled][:, answered])
 
 
 def write_html(report: Report, path: Path) -> None:
     """Write the page; pictures and curves are inside it."""
     about = report.about
     headlines = [(HEADLINES[kind].title, numbers[HEADLINES[kind].number]) for kind, numbers in report.numbers.items()]
-    body = [pages.heading("Headlines"), pages.estimates(headlines)]
+    unbounded = [headline.title for headline in HEADLINES.values() if not headline.bounded]
+    body = [pages.heading("Headlines"), pages.estimates(headlines, unbounded=unbounded)]
     for kind, numbers in report.numbers.items():
         body += _section(kind, numbers)
     body += _curves(report)

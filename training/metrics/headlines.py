@@ -22,12 +22,14 @@ class Headline:
         title: for people.
         row: name of the rows that it is computed from, see `training.metrics.frame` and `training.prompted.scoring`.
         statistic: from summed rows to the number.
+        bounded: whether it lies in 0..1.
     """
 
     number: str
     title: str
     row: str
     statistic: Statistic
+    bounded: bool = True
 
 
 def share(rows: FloatArray) -> FloatArray:
@@ -57,6 +59,6 @@ HEADLINES: dict[str, Headline] = {
     "res": Headline("giou", "referred masks, gIoU", "res", masks.g_iou),
     "gres": Headline("giou", "referred masks of any number of targets, gIoU", "gres", masks.g_iou),
     "reason": Headline("giou", "reasoned masks, gIoU", "reason", masks.g_iou),
-    "caption": Headline("cider", "captions of regions, CIDEr", "cider", share),
+    "caption": Headline("cider", "captions of regions, CIDEr", "cider", share, False),
     "pointing": Headline("f1", "pointing, F1", "pointing", f1),
 }

@@ -152,9 +152,9 @@ def box_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers
     return {
         **_class_numbers(of, "boxes", classes),
         "f1_all_sizes": of.estimate("boxes_all_sizes", _after(_counts(None, len(classes)), f1)),
-        **{f"f1/{size}": of.estimate(f"boxes_{size}", f1) for size in SIZES},
+        **{f"f1_by_height/{size}": of.estimate(f"boxes_{size}", f1) for size in SIZES},
         "ap50_class_agnostic": _ap_estimate(scores),
-        **{f"ap50_class_agnostic/{size}": _ap_estimate(scores, heights=heights) for size, heights in SIZES.items()},
+        **{f"ap50_by_height/{size}": _ap_estimate(scores, heights=heights) for size, heights in SIZES.items()},
         "map50": _ap_estimate(scores, classes),
         "ap50_vehicle": _vehicle_estimate(scores),
         "visible_state_accuracy": of.estimate("box_visible_state", share),
