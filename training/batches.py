@@ -84,6 +84,7 @@ def with_data(config: SftConfig, domain: str | None, data: Sequence[str], out: P
     recipe = replace(recipe, domain=domain or recipe.domain, data=tuple(data) or recipe.data)
     pools = pools_of(recipe)
     for pool in pools:
+        pool.check()
         print(f"{pool.weight:6.1%}  {pool.domain} from {pool.kind}:{pool.path}", file=sys.stderr)
     if recipe.domain == "mix" and (absent := absent_rows(pools)):
         print(f"left out of the mixture: {'; '.join(absent)}", file=sys.stderr)

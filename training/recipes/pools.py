@@ -14,6 +14,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,17 @@ class Pool:
         """As it is written on the command line."""
         return f"{self.domain}={self.weight:g}*{self.kind}:{self.path}#{self.split}"
 
+    def check(self) -> None:
+        """Raise `ConfigError` for an unknown reader, a path that is not there, or seeds that are none; nothing is opened."""
+        if self.kind == "world":
+            _seeds(self)
+        elif not Path(self.path).exists():
+            raise ConfigError(f"--data {self.name}: {self.path} does not exist")
+        elif self.kind not in ("chat", "offset"):
+            reader_of(self)
+
     def open(self, size_wh: tuple[int, int]) -> Sequence[Sample]:
-        """Its pictures, read one at a time.
+        """Its pictures, read one at a time; opened once in a process.
 
         Args:
             size_wh: at which the world renders, pixels.
@@ -60,18 +70,21 @@ class Pool:
         Raises:
             ConfigError: no such reader, path or split, or nothing in it.
         """
-        if self.kind == "world":
-            return WorldSamples(_seeds(self), size_wh, self.domain in WITH_MASKS)
-        path = Path(self.path)
-        if not path.exists():
-            raise ConfigError(f"--data {self.name}: {path} does not exist")
-        if self.kind in ("chat", "offset"):
-            samples: Sequence[Sample] = ChatList(path)
-        else:
-            samples = reader_of(self).open_samples(path, self.split)
-        if not len(samples):
-            raise ConfigError(f"--data {self.name}: no pictures in it")
-        return samples
+        return _opened(self, size_wh)
+
+
+@lru_cache(maxsize=128)
+def _opened(pool: Pool, size_wh: tuple[int, int]) -> Sequence[Sample]:
+    pool.check()
+    if pool.kind == "world":
+        return WorldSamples(_seeds(pool), size_wh, pool.domain in WITH_MASKS)
+    path = Path(pool.path)
+    samples: Sequence[Sample] = (
+        ChatList(path) if pool.kind in ("chat", "offset") else reader_of(pool).open_samples(path, pool.split)
+    )
+    if not len(samples):
+        raise ConfigError(f"--data {pool.name}: no pictures in it")
+    return samples
 
 
 class WorldSamples(Sequence[Sample]):

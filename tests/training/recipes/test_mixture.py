@@ -7,6 +7,7 @@ import pickle
 from collections import Counter
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -159,6 +160,35 @@ def test_workers_get_the_same_batches(encoder, mini_jsonl, proposals):
     two = copied[2][0]
     for name in ("ids", "labels", "positions", "weights", "pixel_values", "dense"):
         assert getattr(one, name).equal(getattr(two, name)), name
+
+
+def test_real_formats_are_mixed_with_the_world(tmp_path, encoder, minis):
+    """A miniature BDD100K (boxes of some classes) and TuSimple (lanes alone) beside the world (everything)."""
+    from getok_drive.tokens.vocab import TOKEN_ID
+
+    lane = {"lanes": [[-2, 10, 20, 30]], "h_samples": [20, 30, 40, 50], "raw_file": "clips/0313-1/60/20.jpg"}
+    box = {"category": "car", "box2d": {"x1": 10, "y1": 20, "x2": 40, "y2": 45}, "attributes": {"occluded": False}}
+    for path in ("tusimple/clips/0313-1/60/20.jpg", "bdd/images/100k/train/a.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / path), minis[0].image_bgr)
+    (tmp_path / "tusimple/label_data_0313.json").write_text(json.dumps(lane) + "\n")
+    (tmp_path / "bdd/labels/det_20").mkdir(parents=True)
+    (tmp_path / "bdd/labels/det_20/det_train.json").write_text(json.dumps([{"name": "a.jpg", "labels": [box]}]))
+    data = ("world:train", f"2*tusimple:{tmp_path}/tusimple#all", f"bdd100k:{tmp_path}/bdd")
+    made = RecipeBatches(config("noise.phantoms=0.0", domain="driving", data=data), STAGE, encoder, 0, 1)
+    seen = {}
+    for number in range(40):
+        text = made.example(number)
+        seen.setdefault(text.sample.meta.get("dataset", "world"), text)
+    assert set(seen) == {"world", "tusimple", "bdd100k"}
+    assert not seen["world"].alternatives and len(seen["tusimple"].alternatives) == 1
+    box_token, car = (encoder.layout.first_id + TOKEN_ID[word] for word in ("<box>", "<car>"))
+    bdd = seen["bdd100k"]
+    assert bdd.labels[bdd.ids.index(box_token) + 1] == car and len(bdd.alternatives) == 2  # before the box, and after it
+    assert box_token not in seen["tusimple"].ids
+    batch = made.collator([seen["world"], seen["tusimple"], bdd])
+    known = [(batch.dense[row] != 255).any(0).reshape(6, -1).any(1).tolist() for row in range(3)]
+    assert known == [[True] * 6, [True, *[False] * 5], [False, False, True, True, False, False]]
 
 
 # --- length groups -------------------------------------------------------------------------------------------------------
