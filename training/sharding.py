@@ -59,6 +59,10 @@ def save_whole(
         GetokError: it cannot be written.
     """
     state = whole_state(model) if tuned or is_sharded(model) else None
+    if state and not tuned:  # gathered, a tied weight would be written under each of its names
+        names = {name for name, _ in model.named_parameters()}
+        twice = {name for name, _ in model.named_parameters(remove_duplicate=False)} - names
+        state = {name: tensor for name, tensor in state.items() if name not in twice}
     if accelerator.is_main_process:
         try:
             save_folder(model, tokenizer, folder, tuned.merge(state) if tuned and state else state, source)
