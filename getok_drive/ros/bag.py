@@ -51,13 +51,12 @@ def open_bag(path: Path) -> Any:
     """
     if not path.exists():
         raise InputError(f"{path}: no such bag")
-    try:
-        from rosbags.highlevel import AnyReader
+    types = typestore()
+    from rosbags.highlevel import AnyReader
 
-        reader = AnyReader([path], default_typestore=typestore())
+    try:
+        reader = AnyReader([path], default_typestore=types)
         reader.open()
-    except InputError:
-        raise
     except Exception as error:  # rosbags' own errors have no common base for damaged files
         raise InputError(f"{path}: cannot be read as a bag: {error}") from error
     return reader
