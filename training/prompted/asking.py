@@ -164,6 +164,8 @@ class Asker:
     def _text(self, turn: _Turn, end: str) -> str:
         """Free text up to a token, which is read as well; no token of the table, no other special token."""
         stop = self._tokenizer.token_to_id(end)
+        if stop is None:
+            raise BundleError(f"{self._bundle.folder}: the tokenizer has no {end}; export the bundle again")
         first, last = turn.first, turn.first + len(TOKENS)
         special = [number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special]
         ids: list[int] = []

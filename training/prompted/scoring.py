@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,7 @@ def score_query(query: Query, answer: Answer, size_wh: tuple[int, int]) -> tuple
 
 def _pointing_row(query: Query, answer: Answer, size_wh: tuple[int, int]) -> FloatArray:
     """``(TP, FP, FN)``: points in masks where the targets have masks, else within 2 % of the picture's width."""
-    regions = [target for target in query.targets if target.ndim == 2]
+    regions = [target.astype(bool) for target in query.targets if target.ndim == 2]
     if len(regions) == len(query.targets):
         return points.pointing_counts(regions, answer.points_px)
     centres = [_centre(target) if target.ndim == 2 else target for target in query.targets]
@@ -98,6 +99,10 @@ def score_captions(scores: Sequence[FrameScore], pairs: Sequence[CaptionPair]) -
     return [replace(s, rows={**s.rows, **rows[s.key]}) if "caption" in s.rows else s for s in scores], note
 
 
+def _recall_of(index: int, rows: FloatArray) -> FloatArray:
+    return classification.recalls(rows)[..., index]
+
+
 def _classification_numbers(of: RowSet) -> Numbers:
     numbers = {"accuracy": of.estimate("classification", share)}
     for attribute, choices in CLASSIFY_CHOICES.items():
@@ -106,9 +111,7 @@ def _classification_numbers(of: RowSet) -> Numbers:
             numbers[f"accuracy/{attribute}"] = of.estimate(name, classification.accuracy)
             numbers[f"balanced_accuracy/{attribute}"] = of.estimate(name, classification.balanced_accuracy)
             for index, word in enumerate(choices):
-                numbers[f"recall/{attribute}/{word}"] = of.estimate(
-                    name, lambda rows, i=index: classification.recalls(rows)[..., i]
-                )
+                numbers[f"recall/{attribute}/{word}"] = of.estimate(name, partial(_recall_of, index))
     return numbers
 
 
@@ -117,7 +120,7 @@ def _mask_numbers(of: RowSet, task: str) -> Numbers:
     if task == "gres":
         numbers |= {"n_acc": of.estimate(task, masks.no_target_accuracy), "t_acc": of.estimate(task, masks.target_accuracy)}
     for threshold in (0.5, 0.7, 0.9):
-        numbers[f"pr_{threshold}"] = of.estimate(task, lambda rows, t=threshold: masks.precision_at(rows, t))
+        numbers[f"pr_{threshold}"] = of.estimate(task, partial(masks.precision_at, threshold=threshold))
     return numbers
 
 
@@ -128,9 +131,7 @@ def prompted_numbers(scores: Sequence[FrameScore]) -> dict[str, Numbers]:
     if of.has("classification"):
         every["classification"] = _classification_numbers(of)
     if of.has("rec"):
-        every["rec"] = {
-            f"acc_{t}": of.estimate("rec", lambda rows, t=t: referring.accuracy_at(rows, t)) for t in referring.THRESHOLDS
-        }
+        every["rec"] = {f"acc_{t}": of.estimate("rec", partial(referring.accuracy_at, threshold=t)) for t in referring.THRESHOLDS}
     every |= {task: _mask_numbers(of, task) for task in ("res", "gres", "reason") if of.has(task)}
     if of.has("cider"):
         every["caption"] = {"cider": of.estimate("cider", share)}
