@@ -63,11 +63,12 @@ def _stamp(rng: random.Random, msg: Image | CompressedImage, now_ns: int) -> Non
 def serialised(rng: random.Random, kind: type, now_ns: int) -> bytes:
     """One message as bytes; one in five is damaged on the way.
 
-    None is shorter than CDR's header of 4 bytes: DDS would not carry it.
+    As DDS carries them: none is shorter than CDR's header of 4 bytes, and each is filled up with zeros to a multiple of 4.
     """
     data = bytes(serialize_message(image(rng, now_ns) if kind is Image else compressed(rng, now_ns)))
     damaged = _mutated(rng, data) if rng.random() < 0.2 else data
-    return damaged if len(damaged) >= 4 else data[:4]
+    damaged = damaged if len(damaged) >= 4 else data[:4]
+    return damaged + bytes(-len(damaged) % 4)
 
 
 def messages(seed: int, kind: type, count: int, clock: Iterator[int]) -> Iterator[bytes]:

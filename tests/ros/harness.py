@@ -107,7 +107,7 @@ class Client:
             process.log.unlink()
         self._temporary.cleanup()
         self._stop.set()
-        self._thread.join(5)
+        self._thread.join()  # before the node goes: it must not be destroyed under a thread that spins it
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 

@@ -102,7 +102,7 @@ def test_graph_is_alive_while_the_bundle_loads(ros: Client) -> None:
     from lifecycle_msgs.srv import ChangeState
 
     client = ros.node.create_client(ChangeState, f"{NODE}/change_state")
-    assert client.wait_for_service(5)
+    ros.wait(client.service_is_ready)
     done = client.call_async(ChangeState.Request(transition=Transition(label="configure")))
     ros.wait(lambda: (ros.status("engine") or 0) and "loading bundle" in ros.status("engine").message)
     assert ros.call(GetState, f"{NODE}/get_state", timeout_s=1.0).current_state.label == "configuring"

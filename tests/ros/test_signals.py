@@ -85,10 +85,12 @@ def test_random_moments_while_busy(ros: Client) -> None:
 
 def test_camera_source_ends_with_its_source_and_on_signals(ros: Client) -> None:
     source = ros.start("camera_source", "-p", f"source:={ros.picture()}", "-p", "loop:=false", "-p", "rate_hz:=20.0")
-    assert source.popen.wait(10) == 0
+    ros.wait(lambda: not source.alive, 10.0, "the end of the source")
+    assert source.popen.returncode == 0
     assert "ended after 1 images" in source.output()
     missing = ros.start("camera_source", "-p", "source:=/nowhere.mp4")
-    assert missing.popen.wait(10) == 1 and "no such file" in missing.output()
+    ros.wait(lambda: not missing.alive, 10.0, "the end of the source that is missing")
+    assert missing.popen.returncode == 1 and "no such file" in missing.output()
     source = ros.start("camera_source", "-p", f"source:={ros.picture()}")
     ros.wait(lambda: ros.node.count_publishers("/camera/image_raw") > 0)
     assert source.stop(signal.SIGTERM)[0] == 0
