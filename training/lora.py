@@ -99,14 +99,13 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: 
     Returns:
         What merging needs; None without LoRA.
     """
-    if tuning.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     parts = ["language"] + ["vision"] * tuning.train_vision + ["merger"] * tuning.train_merger
     if not tuning.lora_rank:
         for name, parameter in model.named_parameters():
             part = next((part for part, pattern in PARTS.items() if re.match(pattern, name)), "language")
             stem = name.startswith("model.visual.") and part == "language"  # patch and position embedding go with the tower
             parameter.requires_grad_(("vision" if stem else part) in parts)
+        _checkpoint_gradients(model, tuning)
         return None
     from peft import LoraConfig, get_peft_model
 
@@ -120,7 +119,15 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: 
         trainable_token_indices={"embed_tokens": rows} if is_tied(model) else {"embed_tokens": rows, "lm_head": rows},
     )
     tied = is_tied(model)
-    return Tuned(get_peft_model(model, config), tuning.lora_alpha / tuning.lora_rank, first, tied)
+    adapted = get_peft_model(model, config)
+    _checkpoint_gradients(model, tuning)  # afterwards, for PEFT would make inputs need gradients
+    return Tuned(adapted, tuning.lora_alpha / tuning.lora_rank, first, tied)
+
+
+def _checkpoint_gradients(model: PreTrainedModel, tuning: Tuning) -> None:
+    if tuning.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.disable_input_require_grads()  # else a frozen tower's pixels need gradients, and it is run backwards for nothing
 
 
 def is_tied(model: PreTrainedModel) -> bool:

@@ -29,7 +29,7 @@ from training.model import load_checkpoint  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
 from training.recipes.driving import DrivingRecipe  # noqa: E402
 from training.rollout import Sampler, Sampling  # noqa: E402
-from training.visual import encode_pictures, picture_inputs  # noqa: E402
+from training.visual import Pixels, encode_pictures, picture_inputs  # noqa: E402
 from training.vocabulary import add_table, extend, first_token_id  # noqa: E402
 
 TIED = {"qwen2_5_vl": False, "qwen3_vl": True}  # as the 7B and the 2B
@@ -164,6 +164,18 @@ def test_batches_give_the_logits_of_transformers(base, kind):
             stop = int((ids[0] == layout.first_id + TOKEN_ID["<offset>"]).nonzero()[0])
             torch.testing.assert_close(ours[row, :stop], theirs[:stop], atol=1e-5, rtol=1e-4)
     assert len(visual.deepstack) == (2 if kind == "qwen3_vl" else 0)
+
+
+def test_a_frozen_tower_is_not_run_backwards(kind):
+    """Transformers' and PEFT's checkpointing make the pixels need gradients: a frozen tower's whole backward pass for nothing."""
+    tokenizer = base_tokenizer(kind)
+    model = base_model(kind, tokenizer, tied=True)
+    tokenizer = extend(model, tokenizer)
+    prepare(model, tokenizer, Tuning(lora_rank=2, train_vision=False, train_merger=False, gradient_checkpointing=True))
+    assert model.is_gradient_checkpointing
+    pre = Pixels.of(model.config).preprocessor(IMAGE_SIZE_WH[kind])
+    visual = encode_pictures(model.train(), torch.zeros(1, pre.num_patches, pre.patch_dim), pre.grid_hw)
+    assert not any(part.requires_grad for part in (visual.tokens, *visual.deepstack))
 
 
 def test_freezing(kind):
