@@ -15,13 +15,15 @@ from training.datasets.world.shadows import Shadow
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
+_HALF = slice(None, None, 2)
+_SOFTENED = 1.25  # contrast that enlarging takes from the texture
 
 
 def _strip(canvas: Canvas, left: Knots, right: Knots) -> npt.NDArray[np.int32]:
     """Outline of the ground between two lateral offsets: every row near the horizon, every sixth farther down."""
     view = canvas.view
     count = len(view.rows)
-    pick_rows = np.unique(np.concatenate([np.arange(min(24, count)), np.arange(24, count, 6), [count - 1]]))
+    pick_rows = np.array([*range(min(24, count - 1)), *range(24, count - 1, 6), count - 1])
     s, x, y, rows = view.row_s[pick_rows], view.row_x[pick_rows], view.row_y[pick_rows], view.rows[pick_rows].copy()
     cos = view.row_cos[pick_rows]
     rows[-1] += 2
@@ -75,25 +77,31 @@ def draw(canvas: Canvas, rng: Dice, shadows: list[Shadow], drawn_lines: list[pai
     verge = look.materials[pick(rng, ["grass", "dry", "dirt"], [0.55, 0.3, 0.15])]
     cv2.rectangle(canvas.image, (0, top), (canvas.image.shape[1], canvas.image.shape[0]), verge, -1)
     canvas.owner[top:] = NOBODY
-    hard = np.zeros(canvas.owner.shape, np.uint8)  # paved: takes the asphalt's texture
+    small = ((len(view.rows) + 1) // 2, (canvas.image.shape[1] + 1) // 2)
+    hard = np.zeros(small, np.uint8)  # paved, at half size: takes the asphalt's texture
     for band in road.bands:
         outline = _strip(canvas, band.left, band.right)
         cv2.fillPoly(canvas.image, [outline], look.materials[band.material], cv2.LINE_AA, SHIFT)
         if band.material in ("shoulder", "parking", "pavement"):
-            cv2.fillPoly(hard, [outline], 1, cv2.LINE_8, SHIFT)
+            cv2.fillPoly(hard, [_halved(outline, top)], 1, cv2.LINE_8, SHIFT)
     _kerbs(canvas)
     areas = [_strip(canvas, *edges) for edges in (road.edges, road.other) if edges is not None]
     areas += [area for junction in road.junctions if (area := _open_area(canvas, junction)) is not None]
     for area in areas:
         cv2.fillPoly(canvas.image, [area], look.materials["road"], cv2.LINE_AA, SHIFT)
         cv2.fillPoly(canvas.owner, [area], ROAD, cv2.LINE_8, SHIFT)
-        cv2.fillPoly(hard, [area], 1, cv2.LINE_8, SHIFT)
+        cv2.fillPoly(hard, [_halved(area, top)], 1, cv2.LINE_8, SHIFT)
     unseen = int(np.count_nonzero(view.row_x > 1.3 * look.see_m))  # rows lost in fog or night
     canvas.owner[top : top + unseen] = NOBODY
-    s, d = view.surface()
-    gain, rough = _texture(canvas, rng, s, d, hard[top:])
-    paint.draw(canvas, rng, s, d, rough, drawn_lines)
+    s, d = view.surface(_HALF, 2)
+    gain, rough = _texture(canvas, rng, s, d, hard)
+    paint.draw(canvas, rng, rough, drawn_lines)
     _finish(canvas, gain, _cast(canvas, shadows, s, d) if shadows else None)
+
+
+def _halved(outline: npt.NDArray[np.int32], top: int) -> npt.NDArray[np.int32]:
+    """A fixed-point outline on the half-size picture of the ground rows, which begin at ``top``."""
+    return (outline - (0, top << SHIFT)) >> 1
 
 
 def _kerbs(canvas: Canvas) -> None:
@@ -114,36 +122,35 @@ def _mip(metres: F64) -> npt.NDArray[np.float32]:
 
 
 def _texture(canvas: Canvas, rng: Dice, s: F32, d: F32, hard: U8) -> tuple[F32, U8]:
-    """Gain of every ground pixel, and the raw fine noise (0..255) for worn paint."""
+    """Gain of the ground, and the raw fine noise (0..255) for worn paint; both at half size."""
     view, road = canvas.view, canvas.view.road
+    row_x, row_ds = view.row_x[_HALF], 2 * view.row_ds[_HALF]
     shift = rng.generator.uniform(0, 512, 4).astype(np.float32)
-    lateral = view.row_x / view.f
-    across, along = _mip(lateral), _mip(np.maximum(view.row_ds, lateral * 1.5))
+    lateral = row_x / view.f
+    across, along = _mip(lateral), _mip(np.maximum(row_ds / 2, lateral * 1.5))
     tx, ty = d * across, s * along
     tx += shift[0]
     ty += shift[1]
     paved = cv2.remap(textures.asphalt(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
     soft = cv2.remap(textures.terrain(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
-    fade = 1.0 / (1.0 + (view.row_x / 55.0) ** 2)
-    fine = cv2.subtract(soft, 128, dtype=cv2.CV_32F)
-    fine *= ((0.4 + 0.9 * fade) / 128).astype(np.float32)[:, None]
+    fade = 1.0 / (1.0 + (row_x / 55.0) ** 2)
+    gain = cv2.subtract(soft, 128, dtype=cv2.CV_32F)
+    gain *= ((0.4 + 0.9 * fade) * _SOFTENED / 128).astype(np.float32)[:, None]
     smooth = cv2.subtract(paved, 128, dtype=cv2.CV_32F)
-    smooth *= (rng.uniform(0.5, 1.6) * fade / 128).astype(np.float32)[:, None]
-    gain = fine
+    smooth *= (rng.uniform(0.5, 1.6) * fade * _SOFTENED / 128).astype(np.float32)[:, None]
     cv2.copyTo(smooth, hard, gain)
-    # what varies slowly is sampled at a quarter of the columns and half of the rows
-    size = (gain.shape[1], gain.shape[0])
-    half_d, half_s = np.ascontiguousarray(d[::2, ::4]), np.ascontiguousarray(s[::2, ::4])
+    # what varies slowly is sampled at half of that again
+    slow_d, slow_s = np.ascontiguousarray(d[:, ::2]), np.ascontiguousarray(s[:, ::2])
     wide = cv2.remap(
-        textures.blotches(), half_d * 1.1 + shift[2], half_s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        textures.blotches(), slow_d * 1.1 + shift[2], slow_s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
     )
-    slow = (wide.astype(np.float32) - 128) * np.float32(rng.uniform(0.04, 0.14) / 128) + 1
-    slow *= np.where(hard[::2, ::4] > 0, _tracks(rng, road.lane_d, road.lane_width_m, half_d), np.float32(1))
-    gain += cv2.resize(slow, size, interpolation=cv2.INTER_LINEAR)
+    slow = cv2.subtract(wide, 128, dtype=cv2.CV_32F)
+    slow *= rng.uniform(0.04, 0.14) / 128
+    slow += 1
+    slow *= np.where(hard[:, ::2] > 0, _tracks(rng, road.lane_d, road.lane_width_m, slow_d), np.float32(1))
+    gain += cv2.resize(slow, (gain.shape[1], gain.shape[0]), interpolation=cv2.INTER_LINEAR)
     if road.concrete:
-        _joints(view.row_x, s, gain, rng.uniform(4, 6), view.row_ds)
-    if road.seams:
-        paint.seams(canvas, gain)
+        _joints(row_x, s, gain, rng.uniform(4, 6), row_ds)
     return gain, soft
 
 
@@ -165,33 +172,33 @@ def _joints(row_x: F64, s: npt.NDArray[np.float32], gain: npt.NDArray[np.float32
 
 
 def _cast(canvas: Canvas, shadows: list[Shadow], s: F32, d: F32) -> F32:
-    """Gain of the ground rows in cast shadow; sun flecks in that of trees."""
+    """Gain of the ground in cast shadow, at half size; sun flecks in that of trees."""
     top = canvas.view.horizon
-    mask, leafy = (np.zeros(s.shape, np.uint8) for _ in range(2))
+    mask = np.zeros(s.shape, np.uint8)
+    leafy = np.zeros(s.shape, np.uint8) if any(leaves for _, leaves in shadows) else None
     for outline, leaves in shadows:
-        cv2.fillPoly(leafy if leaves else mask, [fixed(outline - (0, top))], 255, cv2.LINE_AA, SHIFT)
-    if any(leaves for _, leaves in shadows):
+        cv2.fillPoly(mask if leafy is None or not leaves else leafy, [_halved(fixed(outline), top)], 255, cv2.LINE_AA, SHIFT)
+    if leafy is not None:
         flecks = cv2.remap(textures.blotches(), d * 5, s * 3.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
         mask = cv2.max(mask, cv2.multiply(leafy, cv2.convertScaleAbs(flecks, alpha=1.6), scale=1 / 255))
-    mask = cv2.blur(mask, (3, 3))
     return cv2.addWeighted(mask, -max(canvas.look.shadow, 0.35) / 255, mask, 0, 1.0, dtype=cv2.CV_32F)
 
 
 def _finish(canvas: Canvas, gain: F32, shade: F32 | None) -> None:
-    """Apply texture, shadow, light and haze to the ground rows."""
+    """Apply texture, shadow, light (all at half size) and haze to the ground rows."""
     view, look = canvas.view, canvas.look
     ground = canvas.image[view.horizon :]
     clear = np.exp(-view.row_x / look.visibility_m)
     if look.beam > 0:
-        x = view.row_x.astype(np.float32)[::2, None]
+        x = view.row_x.astype(np.float32)[_HALF, None]
         y = (np.arange(0, ground.shape[1], 4, dtype=np.float32)[None] - np.float32(view.cx)) * (x / np.float32(view.f))
         beam = look.beam * (1 - np.exp(-((x / 4.5) ** 2))) * np.exp(-x / 28.0 - (y / (2.5 + 0.22 * x)) ** 2)
-        light = cv2.resize((beam + np.float32(np.mean(look.ambient))).astype(np.float32), (ground.shape[1], ground.shape[0]))
+        light = cv2.resize((beam + np.float32(np.mean(look.ambient))).astype(np.float32), (gain.shape[1], gain.shape[0]))
         shade = light if shade is None else shade * light
-    gain *= (clear * 128).astype(np.float32)[:, None]
+    gain *= (clear[_HALF] * 128).astype(np.float32)[:, None]
     if shade is not None:
         gain *= shade
-    eight = cv2.convertScaleAbs(gain)
+    eight = cv2.resize(cv2.convertScaleAbs(gain), (ground.shape[1], ground.shape[0]), interpolation=cv2.INTER_LINEAR)
     cv2.multiply(ground, cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR), dst=ground, scale=1 / 128)
     if look.beam <= 0 and look.ambient != (1.0, 1.0, 1.0):
         ground[:] = cv2.transform(ground, np.diag(look.ambient))

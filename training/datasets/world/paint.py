@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -15,8 +16,9 @@ from training.datasets.world.road import Line
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
-_BLOCK_ROWS = 48
+Index = npt.NDArray[np.intp]
 _DOUBLE_GAP_M = 0.12
+_SEAM_M, _SEAM_DARK, _SEAM_REACH_M = 0.035, 0.45, 60.0
 
 
 @dataclass(slots=True)
@@ -28,109 +30,113 @@ class DrawnLine:
     there: npt.NDArray[np.bool_]
 
 
-def _painted(line: Line, s: F64, ds: F64, dashed: bool) -> F64:
-    """Share of each row's stretch ``s +- ds/2`` that is painted, 0..1."""
-    share = np.clip((s - line.start_m) / ds + 0.5, 0, 1) * np.clip((line.end_m - s) / ds + 0.5, 0, 1)
-    if dashed:
-        low, high = s - ds / 2 - line.phase_m, s + ds / 2 - line.phase_m
-        total = [
-            np.floor(e / line.period_m) * line.dash_m + np.minimum(np.mod(e, line.period_m), line.dash_m) for e in (low, high)
-        ]
-        share = share * (total[1] - total[0]) / ds
-    return np.asarray(share * line.paint)
+@dataclass(slots=True)
+class _Stripe:
+    """One band of paint: what is painted of each ground row, 0..1, around column ``u``."""
+
+    u: F64
+    width_px: F64
+    share: F64
+    color: F64
 
 
-def _stripe(alpha: F32, u: F64, width_px: F64, strength: F64) -> None:
-    """Add one stripe's coverage to ``alpha`` (0..1); all per ground row."""
-    full = alpha.shape[1]
-    at, weight = u.astype(np.float32)[:, None], strength.astype(np.float32)[:, None]
-    half, most = (width_px / 2 + 0.5).astype(np.float32)[:, None], np.minimum(width_px, 1.0).astype(np.float32)[:, None]
-    lows, highs = (u - width_px - 1).tolist(), (u + width_px + 2).tolist()
-    shown = (strength > 0.01).nonzero()[0]
-    if not len(shown):
-        return
-    for start in range(int(shown[0]), int(shown[-1]) + 1, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, int(shown[-1]) + 1)
-        low, high = max(int(min(lows[start:stop])), 0), min(int(max(highs[start:stop])), full)
-        if high <= low:
-            continue
-        cover = np.abs(np.arange(low, high, dtype=np.float32) - at[start:stop])
-        np.subtract(half[start:stop], cover, out=cover)
-        np.minimum(np.maximum(cover, 0, out=cover), most[start:stop], out=cover)
-        cover *= weight[start:stop]
-        part = alpha[start:stop, low:high]
-        np.maximum(part, cover, out=part)
-
-
-def draw(canvas: Canvas, rng: Dice, s: F32, d: F32, rough: U8, drawn: list[DrawnLine]) -> None:
+def draw(canvas: Canvas, rng: Dice, rough: U8, drawn: list[DrawnLine]) -> None:
     """Paint lines, crossings, stop lines and arrows onto the ground rows; append the lane lines to ``drawn``.
 
-    ``rough`` is noise (0..255) that eats away worn paint.
+    Only pixels that take paint are touched. ``rough`` is noise (0..255) at half the ground's size that eats away worn paint.
     """
     view, road = canvas.view, canvas.view.road
-    shape = (len(view.rows), canvas.image.shape[1])
-    alphas: dict[str, F32] = {}
+    wear = rng.uniform(0.0, 1.0)
+    white = rng.uniform(195, 248) * (1 - 0.05 * rng.generator.random(3))
+    colors = {"white": white, "yellow": rng.generator.uniform((40, 155, 205), (110, 195, 245))}
     scale = view.f / (view.row_x * view.row_cos)
+    stripes: list[_Stripe] = []
     for line in road.lines:
         offset = line.at(view.row_s)
         at = view.row_s + offset * view.row_tan
         there = (at > line.start_m) & (at < line.end_m)
-        if not there.any() or line.paint < 0.03:
+        if line.paint < 0.03 or not there.any():
             continue
-        alpha = _layer(alphas, line.color, shape)
-        width_px = line.width_m * scale
-        u = view.row_u(offset)
+        width_px, color = line.width_m * scale, colors[line.color]
         if line.kind == "double":
             gap = (line.width_m + _DOUBLE_GAP_M) / 2
-            _stripe(alpha, view.row_u(offset + gap), width_px, _painted(line, at, view.row_ds, False))
             second = _painted(line, at, view.row_ds, line.partner_dashed)
-            _stripe(alpha, view.row_u(offset - gap), width_px, second)
+            stripes.append(_Stripe(view.row_u(offset - gap), width_px, second, color))
+            stripes.append(_Stripe(view.row_u(offset + gap), width_px, _painted(line, at, view.row_ds, False), color))
+            drawn.append(DrawnLine(line, view.row_u(offset), there))
         else:
-            _stripe(alpha, u, width_px, _painted(line, at, view.row_ds, line.kind == "dashed"))
-        drawn.append(DrawnLine(line, u, there))
-    for alpha in alphas.values():
-        canvas.paint[view.horizon :][alpha > 0.3] = 255
+            u = view.row_u(offset)
+            stripes.append(_Stripe(u, width_px, _painted(line, at, view.row_ds, line.kind == "dashed"), color))
+            drawn.append(DrawnLine(line, u, there))
+    width = canvas.image.shape[1]
+    if road.seams:
+        flat, cover, _ = _pixels(_seams(canvas, scale), width)
+        _blend(canvas, flat, cover, np.zeros(3))
+    if stripes:
+        flat, cover, color = _pixels(stripes, width)
+        canvas.paint[view.horizon :].reshape(-1)[flat[cover > 0.3]] = 255
+        _blend(canvas, flat, cover * _kept(rough, flat, width, wear), color)
     if road.crossings or road.stop_lines or road.arrows:
-        white = _layer(alphas, "white", shape)
-        _across(canvas, s, d, white)
-        _arrows(canvas, white)
-    wear = rng.uniform(0.0, 1.0)
-    colors = {
-        "white": rng.uniform(195, 248) * (1 - 0.05 * rng.random(3)),
-        "yellow": rng.generator.uniform((40, 155, 205), (110, 195, 245)),
-    }
-    if not alphas:
-        return
-    kept = cv2.addWeighted(rough, 255 / 40, rough, 0, -75 * wear * 255 / 40)  # saturates
-    kept = cv2.max(kept, 64)
-    ground = canvas.image[view.horizon :]
-    for name in sorted(alphas):
-        wide = cv2.cvtColor(cv2.multiply(cv2.convertScaleAbs(alphas[name], alpha=255), kept, scale=1 / 255), cv2.COLOR_GRAY2BGR)
-        cv2.multiply(ground, cv2.bitwise_not(wide), dst=ground, scale=1 / 255)
-        cv2.add(ground, cv2.transform(wide, np.diag(colors[name] / 255)), dst=ground)
+        for top, layer in (*_across(canvas), *_arrows(canvas)):
+            flat = np.flatnonzero(layer > 0.01)
+            share = layer.reshape(-1)[flat]
+            flat += top * width
+            _blend(canvas, flat, share * _kept(rough, flat, width, wear), white)
 
 
-def seams(canvas: Canvas, gain: F32) -> None:
+def _painted(line: Line, s: F64, ds: F64, dashed: bool) -> F64:
+    """Share of each row's stretch ``s +- ds/2`` that is painted, 0..1."""
+    share = np.full(len(s), line.paint)
+    if line.start_m > -1e8:
+        share *= np.clip((s - line.start_m) / ds + 0.5, 0, 1)
+    if line.end_m < 1e8:
+        share *= np.clip((line.end_m - s) / ds + 0.5, 0, 1)
+    if dashed:
+        edges = np.stack([s - ds / 2, s + ds / 2]) - line.phase_m
+        periods = np.floor(edges / line.period_m)
+        total = periods * line.dash_m + np.minimum(edges - periods * line.period_m, line.dash_m)
+        share *= (total[1] - total[0]) / ds
+    return share
+
+
+def _pixels(stripes: list[_Stripe], width: int) -> tuple[Index, F64, F64]:
+    """Pixels that take paint: flat index into the ground rows, exact coverage 0..1, colour ``(N, 3)``."""
+    u, w, share = (np.stack([getattr(stripe, name) for stripe in stripes]) for name in ("u", "width_px", "share"))
+    low = np.maximum(np.ceil(u - w / 2 - 0.5), 0)
+    count = np.minimum(np.floor(u + w / 2 + 0.5), width - 1) - low + 1
+    which, row = ((count > 0) & (share > 0.01)).nonzero()
+    u, w, share, low = u[which, row], w[which, row], share[which, row], low[which, row]
+    count = count[which, row].astype(np.intp)
+    span = np.repeat(np.arange(len(count)), count)
+    column = np.arange(len(span)) - (np.cumsum(count) - count - low.astype(np.intp))[span]
+    cover = np.minimum(np.maximum((w / 2 + 0.5)[span] - np.abs(column - u[span]), 0), np.minimum(w, 1.0)[span]) * share[span]
+    color = np.stack([stripe.color for stripe in stripes])[which[span]]
+    return (row * width)[span] + column, cover, color
+
+
+def _kept(rough: U8, flat: Index, width: int, wear: float) -> F64:
+    """How much of the paint the traffic has left at each pixel."""
+    noise = rough[flat // width >> 1, flat % width >> 1].astype(np.float64)
+    return np.asarray(np.minimum(np.maximum((noise - 75 * wear) / 40, 0.25), 1.0))
+
+
+def _blend(canvas: Canvas, flat: Index, cover: F64, color: F64) -> None:
+    """Mix ``color`` into the ground pixels ``flat``."""
+    ground = canvas.image[canvas.view.horizon :].reshape(-1, 3)
+    under = ground[flat].astype(np.float64)
+    ground[flat] = under + (color - under) * cover[:, None]
+
+
+def _seams(canvas: Canvas, scale: F64) -> list[_Stripe]:
     """Dark joints of the paving between the lanes: they look like lines but are none."""
     view, road = canvas.view, canvas.view.road
-    dark = np.zeros(gain.shape, np.float32)
-    scale = view.f / (view.row_x * view.row_cos)
-    reach = np.where(view.row_x < 60, 0.45, 0.0)
-    for d in sorted({round(d + side * road.lane_width_m / 2, 1) for d in road.lane_d for side in (-1, 1)}):
-        if abs(d) < 9:
-            _stripe(dark, view.row_u(d + 0.12), 0.035 * scale, reach)
-    gain -= dark
+    share = np.where(view.row_x < _SEAM_REACH_M, _SEAM_DARK, 0.0)
+    offsets = sorted({round(d + side * road.lane_width_m / 2, 1) for d in road.lane_d for side in (-1, 1)})
+    return [_Stripe(view.row_u(d + 0.12), _SEAM_M * scale, share, np.zeros(3)) for d in offsets if abs(d) < 9]
 
 
-def _layer(layers: dict[str, F32], color: str, shape: tuple[int, int]) -> F32:
-    """The coverage picture of one colour, made when first needed."""
-    if color not in layers:
-        layers[color] = np.zeros(shape, np.float32)
-    return layers[color]
-
-
-def _across(canvas: Canvas, s: F32, d: F32, alpha: F32) -> None:
-    """Zebra crossings and stop lines, which lie across the road: only the rows around them are touched."""
+def _across(canvas: Canvas) -> Iterator[tuple[int, F32]]:
+    """Zebra crossings and stop lines, which lie across the road: first ground row and coverage of the rows around each."""
     view, road = canvas.view, canvas.view.road
     left, right = road.edges[0][1][0], road.edges[1][1][0]
     jobs = [(s0, s0 + length, left - 0.3, right + 0.3, True) for s0, length in road.crossings]
@@ -141,14 +147,15 @@ def _across(canvas: Canvas, s: F32, d: F32, alpha: F32) -> None:
         if not len(rows):
             continue
         part = slice(int(rows[0]), int(rows[-1]) + 1)
+        s, d = view.surface(part)
         ds = view.row_ds[part].astype(np.float32)[:, None]
         dd = (view.row_x[part] / view.f).astype(np.float32)[:, None]
-        cover = np.clip((s[part] - s0) / ds + 0.5, 0, 1) * np.clip((s1 - s[part]) / ds + 0.5, 0, 1)
-        cover *= np.clip((d[part] - low) / dd + 0.5, 0, 1) * np.clip((high - d[part]) / dd + 0.5, 0, 1)
+        cover = np.clip((s - s0) / ds + 0.5, 0, 1) * np.clip((s1 - s) / ds + 0.5, 0, 0.95)
+        cover *= np.clip((d - low) / dd + 0.5, 0, 1) * np.clip((high - d) / dd + 0.5, 0, 1)
         if striped:
-            wave = np.abs(np.mod(d[part], 1.0) - 0.5)  # a stripe is where this is below a quarter metre
+            wave = np.abs(np.mod(d, 1.0) - 0.5)  # a stripe is where this is below a quarter metre
             cover *= np.clip((0.25 - wave) / dd + 0.5, 0, 1)
-        np.maximum(alpha[part], cover * 0.95, out=alpha[part])
+        yield part.start, cover
 
 
 _ARROW = np.array([(0, 0.08), (2.6, 0.08), (2.6, 0.32), (4.0, 0), (2.6, -0.32), (2.6, -0.08), (0, -0.08)])
@@ -157,17 +164,18 @@ _TURN = np.array(
 )
 
 
-def _arrows(canvas: Canvas, alpha: F32) -> None:
+def _arrows(canvas: Canvas) -> Iterator[tuple[int, F32]]:
+    """Arrows on the lanes: first ground row and coverage of the rows around each."""
     view = canvas.view
-    for s, d, kind in canvas.view.road.arrows:
+    for s, d, kind in view.road.arrows:
         outline = _ARROW if kind == "ahead" else _TURN * (1, 1 if kind == "left" else -1)
         uv = view.ground_uv(s + outline[:, 0], d + outline[:, 1] * 1.3)
         x, _, _ = view.place(np.array([s]), np.array([d]))
         if not 1.5 < float(x[0]) < 70:
             continue
         uv[:, 1] -= view.horizon
-        layer = np.zeros(alpha.shape, np.uint8)
-        cv2.fillPoly(layer, [fixed(uv)], 240, cv2.LINE_AA, SHIFT)
-        low, high = np.clip(uv.min(0).astype(int) - 1, 0, None), uv.max(0).astype(int) + 2
-        box = (slice(low[1], max(high[1], 0)), slice(low[0], max(high[0], 0)))
-        np.maximum(alpha[box], layer[box].astype(np.float32) * np.float32(1 / 255), out=alpha[box])
+        top, stop = max(int(uv[:, 1].min()) - 1, 0), min(int(uv[:, 1].max()) + 2, len(view.rows))
+        if stop > top:
+            layer = np.zeros((stop - top, canvas.image.shape[1]), np.uint8)
+            cv2.fillPoly(layer, [fixed(uv - (0, top))], 240, cv2.LINE_AA, SHIFT)
+            yield top, layer.astype(np.float32) * np.float32(1 / 255)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.datasets.world import meshes, obstacles, signs, sprites
+from training.datasets.world import furniture, meshes, sprites
 from training.datasets.world.dice import Dice, clamp, pick
 from training.datasets.world.look import Look
 from training.datasets.world.road import Road
@@ -22,9 +22,9 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
         things += _town(rng, road, length_m)
     else:
         things += _country(rng, road, length_m)
-    things += _signs(rng, road, length_m)
+    things += furniture.place_signs(rng, road, length_m)
     if rng.random() < 0.24:
-        things += _obstacles(rng, road, length_m)
+        things += furniture.place_obstacles(rng, road, length_m)
     things += _masts(rng, road, length_m)
     for number, thing in enumerate(things):
         thing.track = number
@@ -92,7 +92,7 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
             s = rng.uniform(-8, 10)
             while s < min(length_m, length_m):
                 car = _vehicle(rng, s, (inner + outer) / 2 + rng.normal(0, 0.08), 0.0, 0.0 if rng.random() < 0.7 else np.pi)
-                if car.size_m[0] < 6 and not _in_junction(road, s, 6):
+                if car.size_m[0] < 6 and not road.in_junction(s, 6):
                     found.append(car)
                 s += 5.2 + rng.exponential(4.0)
         if band.material in ("pavement", "grass", "dry", "dirt"):
@@ -124,10 +124,6 @@ def _person(rng: Rng, s: float, d: float, speed: float, drift: float = 0.0) -> T
                  drift=drift, flip=rng.random() < 0.5)  # fmt: skip
 
 
-def _in_junction(road: Road, s: float, margin: float) -> bool:
-    return any(j.span[0] - margin < s < j.span[1] + margin for j in road.junctions)
-
-
 def _fronts(rng: Rng, road: Road, side: float, outer: float, length_m: float) -> list[Thing]:
     """Houses, garden walls and street trees behind a pavement."""
     found: list[Thing] = []
@@ -136,7 +132,7 @@ def _fronts(rng: Rng, road: Road, side: float, outer: float, length_m: float) ->
     s = rng.uniform(-10, 5)
     while s < min(length_m, 130 if length_m < 400 else length_m):
         width = rng.uniform(9, 26)
-        if not _in_junction(road, s + width / 2, width / 2 + 1):
+        if not road.in_junction(s + width / 2, width / 2 + 1):
             if rng.random() < built:
                 height = rng.uniform(6, 15) * (1.7 if rng.random() < 0.12 else 1.0)
                 found.append(Thing("building", s + width / 2, outer + side * (close + rng.uniform(0, 0.6)),
@@ -196,66 +192,9 @@ def _row(style: str, road: Road, d: float, height: float, color: tuple[float, ..
     found, s = [], -6.0
     while s < length_m:
         length = min(max(s * 0.2, 5.0), 28.0) if length_m < 400 else 8.0
-        if not _in_junction(road, s + length / 2, length / 2 + 2):
+        if not road.in_junction(s + length / 2, length / 2 + 2):
             found.append(Thing(style, s, d, (length, 0.2, height), color=color))  # type: ignore[arg-type]
         s += length
-    return found
-
-
-def _signs(rng: Rng, road: Road, length_m: float) -> list[Thing]:
-    found: list[Thing] = []
-    names = list(signs.FACES)
-    odds = [float(signs.ODDS[name]) for name in names]
-    for i, (name, _) in enumerate(names):
-        if name == "traffic_light" or (name in ("stop", "yield", "crosswalk") and road.kind == "highway"):
-            odds[i] = 0
-    for _ in range(rng.poisson(2.2 * max(length_m / 260, 1))):
-        name, color = pick(rng, names, odds)
-        side = -road.side if rng.random() < 0.85 else road.side
-        edge = road.outer_right_d if side < 0 else road.outer_left_d
-        s = rng.uniform(7, min(75.0, length_m)) if length_m < 400 else rng.uniform(7, length_m)
-        width = signs.FACES[(name, color)][0]
-        if name == "direction" and color != "white" and road.kind == "highway" and rng.random() < 0.45:
-            found += _gantry(rng, road, s + 25, color)
-            continue
-        scale = rng.uniform(0.85, 1.15) * (1.25 if road.kind == "highway" else 1.0)
-        found.append(
-            _sign(
-                rng,
-                name,
-                color,
-                s,
-                edge + side * (rng.uniform(0.5, 2.2) + width * scale / 2),
-                rng.uniform(1.5, 2.4),
-                scale,
-            )
-        )
-    for junction in road.junctions:
-        if road.kind == "urban" and rng.random() < 0.6:
-            lamp = pick(rng, ["red", "green", "yellow"], [0.45, 0.42, 0.13])
-            s = junction.span[0] - 3.0
-            for d, base in ((road.outer_right_d - 0.6, 2.3), (road.outer_left_d + 0.6, 2.3)):
-                found.append(_sign(rng, "traffic_light", lamp, s, d, base, 1.0))
-            if rng.random() < 0.6:
-                beyond = junction.span[1] + 2.0
-                found.append(_sign(rng, "traffic_light", lamp, beyond, rng.uniform(-2.5, 1), 5.0, 1.1))
-    return found
-
-
-def _sign(rng: Rng, name: str, color: str, s: float, d: float, base: float, scale: float) -> Thing:
-    width, height = signs.FACES[(name, color)]
-    index = rng.integers(signs.VARIANTS)
-    size, turn = (0.1, width * scale, height * scale), rng.normal(0, 0.12)
-    return Thing("sign", s, d, size, name, color, index=index, base_m=base, heading=turn)
-
-
-def _gantry(rng: Rng, road: Road, s: float, color: str) -> list[Thing]:
-    left, right = road.edges[0][1][0] + 1.5, min(road.edges[1][1]) - 2.5
-    found = [Thing("gantry", s + 0.3, (left + right) / 2, (0.5, left - right, 6.4), color=(135.0, 138.0, 140.0))]
-    for _ in range(rng.integers(1, 4)):
-        d = rng.uniform(right + 2, left - 2)
-        if all(abs(d - other.d) > 4.6 for other in found[1:]):
-            found.append(_sign(rng, "direction", color, s, d, 5.4, 1.15))
     return found
 
 
@@ -268,48 +207,6 @@ def _masts(rng: Rng, road: Road, length_m: float) -> list[Thing]:
         sides = [(-1.0, road.outer_right_d)] if rng.random() < 0.6 else [(-1.0, road.outer_right_d), (1.0, road.outer_left_d)]
         for side, edge in sides:
             for s in np.arange(rng.uniform(3, step), min(length_m, 240 if length_m < 400 else length_m), step):
-                if not _in_junction(road, float(s), 1):
+                if not road.in_junction(float(s), 1):
                     found.append(Thing(art, float(s), edge + side * 0.9, (0.2, -side * 2.0, height), color=(grey, grey, grey)))
     return found
-
-
-def _obstacles(rng: Rng, road: Road, length_m: float) -> list[Thing]:
-    """Something static on or beside the own carriageway."""
-    found: list[Thing] = []
-    right, left = min(road.edges[1][1]), road.edges[0][1][0]
-    s = rng.uniform(9, 50)
-    kind = pick(rng, ["cone", "barrier", "debris", "fallen_tree", "works"], [0.24, 0.2, 0.2, 0.14, 0.22])
-
-    def put(name: str, at_s: float, at_d: float, scale: float = 1.0) -> None:
-        width, height = obstacles.SIZE_M[name]
-        found.append(Thing("obstacle", at_s, at_d, (0.4, width * scale, height * scale), name, model=name,
-                           index=rng.integers(obstacles.VARIANTS[name]), flip=rng.random() < 0.5))  # fmt: skip
-
-    side = right if rng.random() < 0.7 else left
-    toward = 1.0 if side == right else -1.0
-    if kind == "debris":
-        for _ in range(rng.integers(1, 3)):
-            put("debris", s * 0.6 + rng.uniform(0, 4), rng.uniform(right, left), rng.uniform(0.9, 2.2))
-    elif kind == "fallen_tree":
-        put("fallen_tree", s, side + toward * rng.uniform(-1, 4), rng.uniform(0.7, 1.3))
-    else:
-        depth = rng.uniform(0.3, road.lane_width_m * 1.2)
-        count = rng.integers(3, 10)
-        for i in range(count):
-            reach = min(1.0, i / max(count * 0.5, 1)) * depth
-            put("cone" if kind != "barrier" else "barrier", s + i * rng.uniform(2.2, 3.4), side + toward * reach)
-        if kind == "works":
-            put("works", s + count * 3.0, side + toward * (depth * 0.5 - 0.6), rng.uniform(0.9, 1.2))
-            if rng.random() < 0.6:
-                put("barrier", s + count * 2.8, side + toward * depth * 0.4)
-    for thing in found:
-        thing.blockage = _blockage(thing, left, right)
-    return found
-
-
-def _blockage(thing: Thing, left: float, right: float) -> str:
-    """How much of the carriageway ``right..left`` an obstacle takes: fully when no gap of 2.2 m is left beside it."""
-    low, high = max(thing.d - thing.size_m[1] / 2, right), min(thing.d + thing.size_m[1] / 2, left)
-    if high - low < 0.25:
-        return "not_blocking"
-    return "fully_blocking" if max(low - right, left - high) < 2.2 else "partly_blocking"

@@ -114,6 +114,10 @@ class Road:
         """Last sampled ``s``."""
         return float(self.s[-1])
 
+    def in_junction(self, s: float, margin: float) -> bool:
+        """Whether ``s`` lies in a junction or less than ``margin`` metres from one."""
+        return any(j.span[0] - margin < s < j.span[1] + margin for j in self.junctions)
+
     def verge_d(self, side: float) -> float:
         """Where open country begins on a side (+1 left, -1 right): beyond the other carriageway if that lies there."""
         if self.other is not None and self.other[0][1][0] * side > 0:

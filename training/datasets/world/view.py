@@ -101,10 +101,10 @@ class View:
         """Canvas column of offset ``d`` (one value or one per row) in every ground row."""
         return self.cx - self.f * (self.row_y + np.asarray(d) / self.row_cos) / self.row_x
 
-    def surface(self) -> tuple[F32, F32]:
-        """``s`` and ``d`` of every ground pixel, ``(rows, canvas width)`` float32."""
-        u = np.arange(self.camera.canvas_wh[0], dtype=np.float32)
-        scale = (self.row_x * self.row_cos / self.f).astype(np.float32)[:, None]
-        d = (np.float32(self.cx) - u)[None] * scale - (self.row_y * self.row_cos).astype(np.float32)[:, None]
-        s = self.row_s.astype(np.float32)[:, None] + d * self.row_tan.astype(np.float32)[:, None]
+    def surface(self, rows: slice = slice(None), step: int = 1) -> tuple[F32, F32]:
+        """``s`` and ``d`` of the ground pixels in ``rows``, every ``step``-th column, each ``(rows, columns)`` float32."""
+        u = np.arange(0, self.camera.canvas_wh[0], step, dtype=np.float32)
+        scale = (self.row_x[rows] * self.row_cos[rows] / self.f).astype(np.float32)[:, None]
+        d = (np.float32(self.cx) - u)[None] * scale - (self.row_y[rows] * self.row_cos[rows]).astype(np.float32)[:, None]
+        s = self.row_s[rows].astype(np.float32)[:, None] + d * self.row_tan[rows].astype(np.float32)[:, None]
         return s, d
