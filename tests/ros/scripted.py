@@ -3,7 +3,7 @@
 Run as a program it is the executable ``perception_node`` with one more backend, ``fake``. Environment: ``SCRIPTED_LOAD_S`` and
 ``SCRIPTED_RUN_S`` make it as slow as a model, ``SCRIPTED_BUSY_S`` from the second image on (the first is the warm-up);
 ``SCRIPTED_FAIL`` makes every image fail; with ``SCRIPTED_GATE``, a folder, work on image n (the warm-up is 0) ends only once a
-file ``n`` is there, so that a test decides what happens meanwhile.
+file ``n`` is there, so that a test decides what happens meanwhile; ``SCRIPTED_LOAD_GATE``, a file, does the same for loading.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class ScriptedBackend(FakeBackend):
 
     def __init__(self, folder: Path, geometry: Geometry, spec: PositionSpec, capacity: int, threads: int = 0) -> None:
         time.sleep(float(os.environ.get("SCRIPTED_LOAD_S", "0")))
+        while os.environ.get("SCRIPTED_LOAD_GATE") and not Path(os.environ["SCRIPTED_LOAD_GATE"]).exists():
+            time.sleep(0.002)
         super().__init__(geometry, script(), capacity)
         self._images = itertools.count()
 

@@ -91,13 +91,14 @@ def test_image_in_scene_out(ros: Client) -> None:
     np.testing.assert_allclose(corners, boxes[0].xyxy_px, atol=1.0)
     assert len(scene.lanes) == 2 and len(scene.drivable_areas) == 1 and scene.signs[0].class_name == "stop"
     assert scene.bundle_name == "scripted" and len(scene.bundle_sha256) == 64
-    assert 0 < scene.age_ms < 1000
+    assert 0 < scene.age_ms < (time.time_ns() - stamp_ns(scene.header.stamp)) / 1e6
     stages = {s.stage: s.duration_ms for s in scene.stages}
     assert stages["perceive"] > 0 and stages["perceive"] <= scene.age_ms
 
 
 def test_graph_is_alive_while_the_bundle_loads(ros: Client) -> None:
-    ros.perception(env={"SCRIPTED_LOAD_S": "2.0"})
+    gate = ros.folder / "loaded"
+    ros.perception(env={"SCRIPTED_LOAD_GATE": str(gate)})
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState
 
@@ -105,7 +106,7 @@ def test_graph_is_alive_while_the_bundle_loads(ros: Client) -> None:
     ros.wait(client.service_is_ready)
     done = client.call_async(ChangeState.Request(transition=Transition(label="configure")))
     ros.wait(lambda: (ros.status("engine") or 0) and "loading bundle" in ros.status("engine").message)
-    assert ros.call(GetState, f"{NODE}/get_state", timeout_s=1.0).current_state.label == "configuring"
+    assert ros.call(GetState, f"{NODE}/get_state").current_state.label == "configuring"
     assert ros.set_parameter("bundle", "other") == (
         False,
         "bundle: cannot change while the node is loading; clean up the node first",
@@ -113,6 +114,7 @@ def test_graph_is_alive_while_the_bundle_loads(ros: Client) -> None:
     assert ros.set_parameter("max_age_s", 1.5)[0]
     assert ros.transition("configure") is False  # another transition is under way
     assert not done.done()
+    gate.touch()
     ros.wait(done.done)
     assert done.result().success
     assert "inactive" in ros.wait(lambda: "inactive" in ros.status("engine").message and ros.status("engine").message)
@@ -262,7 +264,12 @@ def test_calibrated_outputs_on_demand(ros: Client) -> None:
     info = ros.node.create_publisher(CameraInfo, "/camera/camera_info", 1)
     ros.wait(lambda: info.get_subscription_count() > 0)
     message = info_msg(Calibrated.guess((320, 180), 60.0, 1.5, 0.02))
-    ros.wait(lambda: info.publish(message) or (camera.send() and scenes and scenes[-1].calibrated), what="a calibrated scene")
+
+    def calibrated() -> bool:
+        info.publish(message)
+        return bool(scenes) and scenes[-1].calibrated
+
+    camera.send_until(calibrated)
     scene = scenes[-1]
     assert scene.ground_frame_id == "base_link"
     near = scene.lanes[0].points_ground_m[0]
