@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,20 @@ class Slow:
     def __call__(self, index):
         time.sleep(0.02 * (index % 4 == 0))
         return self.base + index, os.getpid()
+
+
+class Together:
+    """Waits until a second process has come here too."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        (self.folder / str(os.getpid())).touch()
+
+    def __call__(self, index):
+        end = time.monotonic() + 120
+        while len(list(self.folder.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        return index, len(list(self.folder.iterdir()))
 
 
 def test_here_and_in_processes():
@@ -58,11 +73,12 @@ def two_workers():
 
 
 @pytest.mark.slow
-def test_ray_keeps_the_order_and_uses_both_workers(two_workers):
+def test_ray_keeps_the_order_and_uses_both_workers(two_workers, tmp_path):
     indices = [*range(60, 0, -1), 100]
     results = list(ordered_map(Slow, (1000,), indices, jobs=2, engine="ray"))
     assert [value for value, _ in results] == [1000 + index for index in indices]
-    assert len({pid for _, pid in results}) == 2 and os.getpid() not in {pid for _, pid in results}
+    assert os.getpid() not in {pid for _, pid in results}
+    assert list(ordered_map(Together, (str(tmp_path),), range(40), jobs=2, engine="ray")) == [(k, 2) for k in range(40)]
 
 
 @pytest.mark.slow
@@ -75,7 +91,7 @@ def test_convert_on_ray_writes_the_same_bytes_and_goes_on(two_workers, tmp_path,
     (tmp_path / "ray/samples.jsonl").write_text(text[:-40])  # killed while it wrote a line
     assert data.main([*convert, "ray", "--engine", "ray", "--jobs", "2"]) == 0
     here, there = ({p.relative_to(f): p for p in f.rglob("*") if p.is_file()} for f in (tmp_path / "here", tmp_path / "ray"))
-    assert here.keys() == there.keys() and len(here) == 20 * 3 + 4
+    assert here.keys() == there.keys() and len(here) == 20 * 3 + 4  # picture, two masks
     assert [name for name in here if here[name].read_bytes() != there[name].read_bytes()] == []
 
 
@@ -85,7 +101,8 @@ def test_mask_to_token_search_on_ray(two_workers, tmp_path):
     assert mask_tokens.main([*search, str(tmp_path / "here"), "--jobs", "1"]) == 0
     assert mask_tokens.main([*search, str(tmp_path / "ray"), "--jobs", "2", "--engine", "ray"]) == 0
     here, there = ((tmp_path / name / "tokens.jsonl").read_text() for name in ("here", "ray"))
-    assert here == there and len(here.splitlines()) == 6 and json.loads(here.splitlines()[0])["masks"]
+    assert here == there and len(here.splitlines()) == 6
+    assert any(json.loads(line)["masks"] for line in here.splitlines())
 
 
 @pytest.mark.slow

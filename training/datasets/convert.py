@@ -72,7 +72,7 @@ def convert(
         ConfigError: a folder of another conversion.
         InputError: the disk is full or not writable.
     """
-    dataset = open_dataset(name, split, size, limit)
+    dataset = open_dataset(name, split, size, limit, masks)
     settings = {"dataset": name, "split": split, "size": size, "masks": masks}
     lines = out / "samples.jsonl"
     try:

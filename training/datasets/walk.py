@@ -28,6 +28,7 @@ class Dataset:
         keys: a name for each picture.
         read: the sample at an index.
         skipped: ``(name, reason)`` of what the reader left out.
+        masks: whether the driving world's label pictures are drawn too.
     """
 
     name: str
@@ -36,16 +37,17 @@ class Dataset:
     keys: Sequence[str]
     read: Callable[[int], Sample]
     skipped: Sequence[tuple[str, str]] = field(default_factory=list)
+    masks: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def open_dataset(name: str, split: str = "all", size: str = "448x252", limit: int | None = None) -> Dataset:
+def open_dataset(name: str, split: str = "all", size: str = "448x252", limit: int | None = None, masks: bool = False) -> Dataset:
     """A data set by name; see `training.sources.open_source` for names, limits and errors."""
-    source = open_source(name, split, size, limit)
+    source = open_source(name, split, size, limit, masks)
     samples = getattr(source.read, "__self__", None)
-    return Dataset(name, split, size, list(source.keys), source.read, list(getattr(samples, "skipped", ())))
+    return Dataset(name, split, size, list(source.keys), source.read, list(getattr(samples, "skipped", ())), masks)
 
 
 class _Reader:
@@ -61,8 +63,8 @@ class _Reader:
             return index, None, str(error)
 
 
-def _reopened(name: str, split: str, size: str, limit: int, work: Callable[[int, str, Sample], Any]) -> _Reader:
-    return _Reader(open_dataset(name, split, size, limit), work)
+def _reopened(name: str, split: str, size: str, limit: int, masks: bool, work: Callable[[int, str, Sample], Any]) -> _Reader:
+    return _Reader(open_dataset(name, split, size, limit, masks), work)
 
 
 def walk(
@@ -93,7 +95,7 @@ def walk(
     if engine == "local" and jobs == 1:
         results = ordered_map(_Reader, (dataset, work), todo)  # the data set that is open already
     else:
-        again = (dataset.name, dataset.split, dataset.size, len(dataset), work)
+        again = (dataset.name, dataset.split, dataset.size, len(dataset), dataset.masks, work)
         results = ordered_map(_reopened, again, todo, jobs, engine)
     with tqdm(total=len(todo), desc=title, unit="picture", disable=not sys.stderr.isatty()) as bar:
         for index, result, error in results:
