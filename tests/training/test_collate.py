@@ -15,7 +15,7 @@ from getok_drive.tokens.parsing import parse
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
 from training.collate import IGNORE, Collator, Layout
 from training.datasets import world
-from training.model import build_tokenizer
+from training.model import SIZES, build_model, build_tokenizer
 from training.recipes.driving import DrivingRecipe
 from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane
 
@@ -24,7 +24,8 @@ SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 
 @pytest.fixture(scope="module")
 def layout():
-    return Layout.of(build_tokenizer())
+    tokenizer = build_tokenizer()
+    return Layout.of(tokenizer, build_model(SIZES["tiny"], tokenizer).config)
 
 
 def collate(layout, noise=None, refine_points=10_000):
