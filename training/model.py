@@ -56,7 +56,7 @@ class ModelSize:
     text_intermediate: int = 512
     patch_size_px: int = 14
     merge_size: int = 2
-    rope_theta: float = 10.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
+    rope_theta: float = 20.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
 
 
 def position_rule(config: PretrainedConfig) -> str:
@@ -65,7 +65,7 @@ def position_rule(config: PretrainedConfig) -> str:
 
 
 SIZES = {
-    "nano": ModelSize(),
+    "nano": ModelSize(merge_size=1),  # a visual token per patch: 2 x 4 grid cells at 224x112, so that offsets can be read
     "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48),
     "small": ModelSize(384, 10, 6, 1024, 384, 6, 6, 2, 1024),
 }

@@ -122,12 +122,14 @@ PRESETS: dict[str, SftConfig] = {
     ),
     "nano": SftConfig(
         stages=(Stage(1500, (224, 112), True), Stage(100, (224, 112), False, 0.0), Stage(4000, (224, 112))),
-        accumulate=4, render_size_wh=(448, 252),
+        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, ema_decay=0.995, render_size_wh=(448, 252),
+        refine_points=32, loss_weights=LossWeights(offset=(1.0, 0.6, 0.3)),
     ),
     "nano-gpu": SftConfig(
         stages=(
             Stage(3000, (224, 112), True), Stage(200, (336, 196), False, 0.0), Stage(7000, (336, 196)),
-        ), batch_size=128, render_size_wh=(448, 252),
+        ), batch_size=128, dense_weight=2.0, render_size_wh=(448, 252),
+        refine_points=32, loss_weights=LossWeights(offset=(1.0, 0.6, 0.3)),
         workers=14, compile=True, save_every=1000, eval_every=2000,
     ),
     # The paper's settings; where it is silent, those of ms-swift, which it used: alpha, weight decay, warm-up, a frozen tower.
