@@ -44,7 +44,7 @@ def report(costs: Costs, gpus: int = 1, gpu: str = "a800", sharding: str = "ddp"
             f"{stage.steps} steps at {width}x{height}" + " (counted as if with the decoder: too much)" * stage.dense_only,
             f"  a picture: {work.patches} patches, {work.tokens} tokens ({text})",
             f"  {work.forward / 1e12:.2f} TFLOP forward, {work.total / 1e12:.2f} with backward and what is computed again",
-            f"  a step: {settings.batch_size} pictures a GPU, {step_s:.2f} s; {rate:.1f} pictures/s",
+            f"  a step: {settings.batch_size} pictures a GPU, {step_s:.2f} s; {rate:.2f} pictures/s",
         ]
     out += [
         f"time: {seconds / 3600:.1f} h for {settings.total_steps} steps of {settings.batch_size * gpus} pictures",

@@ -55,8 +55,6 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or self.lora_alpha <= 0:
             raise ConfigError(f"lora_rank={self.lora_rank}, lora_alpha={self.lora_alpha}: expected 0 or more, and above 0")
-        if self.dtype == "bfloat16" and not self.lora_rank:
-            raise ConfigError("dtype='bfloat16' without LoRA would round small updates away; set lora_rank, or dtype='float32'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,14 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: 
 
     Returns:
         What merging needs; None without LoRA.
+
+    Raises:
+        ConfigError: weights of half precision shall learn themselves.
     """
+    if model.dtype == torch.bfloat16 and not tuning.lora_rank:
+        raise ConfigError(
+            "tuning.dtype=bfloat16 without LoRA would round small updates away; set tuning.lora_rank, or tuning.dtype=float32"
+        )
     parts = ["language"] + ["vision"] * tuning.train_vision + ["merger"] * tuning.train_merger
     if not tuning.lora_rank:
         for name, parameter in model.named_parameters():

@@ -132,7 +132,7 @@ def test_bases_that_cannot_be_used_are_named(tmp_path, base, capsys, monkeypatch
     with pytest.raises(ConfigError, match="dtype='int4'"):
         load_base(str(base), dtype="int4")
     with pytest.raises(ConfigError, match="round small updates away"):
-        override(PRESETS["tiny"], ["tuning.dtype=bfloat16"])
+        prepare(*load_base(str(base), dtype="bfloat16"), override(PRESETS["tiny"], ["tuning.dtype=bfloat16"]).tuning)
 
 
 # --- the forward -------------------------------------------------------------------------------------------------------
