@@ -8,7 +8,7 @@ OUT    ?= out
 .PHONY: demo test test-all lint bench soak clean
 
 # The runtime with ROS 2 and our messages: enough for the demo. No torch.
-$(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build.txt $(shell find ros2_ws/src -type f)
+$(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build.txt $(shell find ros2_ws/src ros2_ws/wheels -type f)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet -e ".[ros,mcap]" -r ros2_ws/requirements-build.txt

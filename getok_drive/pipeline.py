@@ -15,6 +15,7 @@ from getok_drive.runtime.decoding import Budget, decode
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.parsing import parse
+from getok_drive.tokens.refining import first_rounds
 from getok_drive.types import Frame, Scene, Timings
 
 
@@ -27,6 +28,8 @@ class Perceiver:
         limits: greatest numbers of elements and points of a scene.
         budget: tokens and time that one frame may cost.
         refine: whether to ask for the refinement; without it points are cells' centres.
+        rounds: offset rounds that move points, at most the model's; the answers to later rounds are heard but not followed. To
+            measure what a round is worth; None: all.
         threads: CPU threads; 0 lets the backend choose.
 
     Raises:
@@ -42,6 +45,7 @@ class Perceiver:
         limits: Limits | None = None,
         budget: Budget | None = None,
         refine: bool = True,
+        rounds: int | None = None,
         threads: int = 0,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -52,6 +56,7 @@ class Perceiver:
         self._preprocess = self.bundle.preprocessor()
         self._prompt = self.bundle.prompt
         self._rounds = self.bundle.contract.tokens.offset_rounds
+        self._followed = self._rounds if rounds is None else rounds
         self._calibration = self.bundle.calibration
 
     def warm_up(self) -> None:
@@ -90,7 +95,7 @@ class Perceiver:
         t4 = time.perf_counter()
         lanes, drivable, boxes, signs, report = parse(
             decoded.propose_ids,
-            decoded.refine_ids,
+            decoded.refine_ids and first_rounds(decoded.refine_ids, self._followed),
             size_wh=transform.source_size_wh,
             token_probs=decoded.token_probs,
             rounds=self._rounds,

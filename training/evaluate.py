@@ -107,12 +107,12 @@ def _run_bundle(
     bundle = Bundle.load(args.bundle)
     settings = {
         "dataset": args.dataset, "split": args.split, "size": args.size, "backend": args.backend,
-        "bundle_sha256": bundle.sha256,
+        "bundle_sha256": bundle.sha256, "rounds": args.rounds,
     }  # fmt: skip
     if kinds:
         from getok_drive.pipeline import Perceiver  # the runtime is only needed here
 
-        predict(source, Path(args.out), settings, lambda: Perceiver(bundle, backend=args.backend), collector)
+        predict(source, Path(args.out), settings, lambda: Perceiver(bundle, backend=args.backend, rounds=args.rounds), collector)
     if tasks:
         from training.prompted.asking import Asker
 
@@ -146,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", choices=submissions.FORMATS, help="also write the lanes as a submission, into OUT/submission")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument("--out", help="folder for report.json, report.html, scores.jsonl, predictions.jsonl, answers.jsonl")
+    parser.add_argument("--rounds", type=int, help="offset rounds that move points (default: all); later answers are ignored")
     parser.add_argument("--worst", type=int, default=12, help="how many worst cases the page shows (default: 12)")
     parser.add_argument(
         "--fit-calibration", action="store_true", help="fit temperature and bias of the confidences; writes calibration.json"

@@ -65,8 +65,8 @@ CLASSIFY_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 # The other domains of ``training.sft --domain``: an instruction and its paraphrases. The first is the one to ask at run time;
-# ``{text}`` is a phrase or question, ``{region}`` grid tokens. They are no part of `all_prompts` and `prompt_hash`: tokenizers and
-# bundles of the driving model do not depend on them.
+# ``{text}`` is a phrase or question, ``{region}`` grid tokens. They are no part of `all_prompts` and `prompt_hash`: tokenizers
+# and bundles of the driving model do not depend on them.
 TASK_PROMPTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "referring": (

@@ -9,6 +9,7 @@ import numpy as np
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens import lattice, masks
+from getok_drive.tokens.codec import OFFSET_NONE
 from getok_drive.tokens.elements import LEAST_POINTS
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.reading import Proposed, read_proposal
@@ -203,3 +204,18 @@ class RefineGrammar:
         return all(
             max(0, value - reach) < min(self._limit, high + self._steps - 1) for value, high in zip(target, other, strict=True)
         )
+
+
+def first_rounds(ids: Sequence[int], rounds: int) -> list[int]:
+    """A refinement in which later rounds move nothing: their offsets become ``<OFF_0_0>``.
+
+    Args:
+        ids: local ids of a refinement, any integers.
+        rounds: offset rounds to keep, 0 or more; with 0 only deletions remain.
+    """
+    kept: list[int] = []
+    number = 0
+    for token in ids:
+        number = number + 1 if TABLE.offset_base <= token < TABLE.delete else 0
+        kept.append(OFFSET_NONE if number > rounds else token)
+    return kept

@@ -9,6 +9,7 @@ from getok_drive.tokens import masks
 from getok_drive.tokens.codec import OFFSET_NONE
 from getok_drive.tokens.elements import KINDS, canonical_elements, propose_ids, refine_ids
 from getok_drive.tokens.grammar import ClassifyGrammar, Grammar, Limits, ProposeGrammar, RefineGrammar, choose, parse
+from getok_drive.tokens.refining import first_rounds
 from getok_drive.tokens.vocab import KIND_TOKENS, TABLE, TOKEN_ID, TOKENS, VISIBLE_STATES
 from getok_drive.types import DrivableArea, Lane
 from tests.tokens.scenes import random_scene
@@ -295,3 +296,12 @@ def test_true_offsets_of_a_smooth_road_pass():
     for token in refine_ids(elements):
         assert grammar.accepts(token)
         grammar.advance(token)
+
+
+def test_only_the_first_rounds_move_points():
+    answers = "offset grid_3_4 OFF_1_0 OFF_-1_1 OFF_0_1 grid_9_9 DELETE grid_1_1 OFF_0_1 OFF_1_1 OFF_1_0 /offset"
+    whole = [TOKEN_ID[f"<{word}>"] for word in answers.split()]
+    one = answers.replace("OFF_-1_1 OFF_0_1", "OFF_0_0 OFF_0_0").replace("OFF_1_1 OFF_1_0", "OFF_0_0 OFF_0_0")
+    assert first_rounds(whole, 3) == whole
+    assert first_rounds(whole, 1) == [TOKEN_ID[f"<{word}>"] for word in one.split()]
+    assert first_rounds(whole, 0)[2:5] == [TOKEN_ID["<OFF_0_0>"]] * 3

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from training.optimizers import learning_rate_factor  # noqa: E402
-from training.presets import PRESETS, Stage  # noqa: E402
+from training.optimizers import learning_rate_factor
+from training.presets import PRESETS, Stage
 
 CONFIG = replace(PRESETS["tiny"], stages=(Stage(60, (112, 56)), Stage(40, (112, 56))), warmup_steps=10, final_lr_ratio=0.1)
 
@@ -18,7 +18,7 @@ def test_one_cosine_after_the_warm_up():
     assert course[10] == pytest.approx(1.0)
     assert course[55] == pytest.approx(0.55)
     assert course[100] == pytest.approx(0.1)
-    assert all(later <= earlier for earlier, later in zip(course[10:], course[11:], strict=False))
+    assert course[10:] == sorted(course[10:], reverse=True)
 
 
 def test_a_plateau_can_be_prolonged():
