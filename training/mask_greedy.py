@@ -105,6 +105,8 @@ def greedy_cells(mask: npt.ArrayLike, proposals: Proposals, tau: float = TAU, ma
             break
     kept = _irreducible(words, chosen, gains, wanted, area, min(tau, iou))
     final = _iou(words[kept], wanted, area)
+    if final >= tau:  # leaving out what had become redundant can raise the IoU, too
+        reason = "reached"
     return GreedyResult(
         tuple(int(cells[k, 1]) for k in kept), final, tuple(g for k, g in zip(chosen, gains, strict=True) if k in kept), reason
     )
