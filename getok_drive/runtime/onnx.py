@@ -16,6 +16,7 @@ from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.types import FloatArray
 
 FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
+_KEPT_BINDINGS = 16  # forced tokens wait for the next choice: passes of a few tokens come again and again, and binding is dear
 LEAST_VERSION = (1, 20)  # before, GroupQueryAttention gave wrong results for several tokens after a cache, without a word
 
 
@@ -84,7 +85,6 @@ class OnnxBackend:
         self._pixels = np.zeros((geometry.num_patches, geometry.patch_dim), np.float32)
         self._visual = np.zeros((geometry.num_visual_tokens, geometry.hidden_size), np.float32)
         self._cached, self._total = np.zeros(1, np.int32), np.zeros(1, np.int32)
-        self._one = np.zeros((1, 1, geometry.hidden_size), np.float32)
         self._logits: FloatArray = np.zeros((1, 1, geometry.vocab_size), np.float32)
         self._answer: FloatArray = self._logits[0, 0]
         shape = (1, geometry.kv_heads, capacity, geometry.head_dim)
@@ -93,10 +93,14 @@ class OnnxBackend:
         self._vision_binding = self._vision.io_binding()
         _bind_input(self._vision_binding, "pixel_values", self._pixels)
         _bind_output(self._vision_binding, "visual", self._visual)
-        self._binding = self._bound(self._one)
+        self._bindings: dict[int, tuple[FloatArray, ort.IOBinding]] = {}
+        self._one, self._binding = self._bound(1)
 
-    def _bound(self, embeddings: FloatArray) -> ort.IOBinding:
-        """A binding of the decoder to these embeddings and the backend's own buffers."""
+    def _bound(self, count: int) -> tuple[FloatArray, ort.IOBinding]:
+        """A buffer for so many embeddings, and a binding of the decoder to it and the backend's own buffers; few are kept."""
+        if count in self._bindings:
+            return self._bindings[count]
+        embeddings: FloatArray = np.zeros((1, count, self._geometry.hidden_size), np.float32)
         binding = self._decoder.io_binding()
         _bind_input(binding, "inputs_embeds", embeddings)
         for name, array in (("cached", self._cached), ("total", self._total), ("cos", self._cos), ("sin", self._sin)):
@@ -105,7 +109,9 @@ class OnnxBackend:
         for name, array in self._cache.items():
             _bind_input(binding, name, array)
             _bind_output(binding, f"new_{name}", array)
-        return binding
+        if count <= _KEPT_BINDINGS:
+            self._bindings[count] = embeddings, binding
+        return embeddings, binding
 
     def _check(self) -> None:
         g = self._geometry
@@ -147,12 +153,12 @@ class OnnxBackend:
         self._positions = Positions(self._spec)
         places = np.concatenate([self._spec.prefix(), self._positions.append(ids_after)], axis=1)
         parts = (self._rows(ids_before), visual, self._rows(ids_after))
-        return self._pass(np.concatenate(parts, dtype=np.float32)[None], places)
+        return self._pass(np.concatenate(parts, dtype=np.float32), places)
 
     def step(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; see `Backend.step`."""
         if len(ids) != 1:
-            return self._pass(self._rows(ids).astype(np.float32)[None], self._positions.append(ids))
+            return self._pass(self._rows(ids), self._positions.append(ids))
         check_room(self, 1)
         if not 0 <= ids[0] < len(self._embedding):
             raise BackendError(f"onnx backend: token id {ids[0]} is none of the {len(self._embedding)} of the vocabulary")
@@ -178,13 +184,15 @@ class OnnxBackend:
         rows: npt.NDArray[np.floating] = self._embedding[index]
         return rows
 
-    def _pass(self, embeddings: FloatArray, positions: FloatArray) -> FloatArray:
-        count = embeddings.shape[1]
+    def _pass(self, embeddings: npt.NDArray[np.floating], positions: FloatArray) -> FloatArray:
+        count = len(embeddings)
         check_room(self, count)
         self._turn(positions)
         self._cached[0] = self.length + count - 1
         self._total[0] = self.length = self.length + count
-        _run(self._decoder, self._bound(np.ascontiguousarray(embeddings)))
+        buffer, binding = self._bound(count)
+        buffer[0] = embeddings
+        _run(self._decoder, binding)
         return self._answer
 
 
