@@ -161,6 +161,7 @@ def test_the_same_scenes(bundle):
 
 @pytest.mark.slow
 @pytest.mark.skipif("nano" not in built_in(), reason="the bundle nano is not here; export one with python -m training.export")
+@pytest.mark.timeout(3600)  # 200 frames on the torch backend take a while
 def test_the_same_scenes_of_the_shipped_bundle():
     from training.datasets import world
 
