@@ -15,12 +15,12 @@ from getok_drive.preprocess import Preprocessor
 from getok_drive.tokens import prompts
 from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.tokens.vocab import TOKENS
-from training.model import first_token_id, position_rule
-from training.recipes.conversation import IGNORE as IGNORE
-from training.recipes.conversation import Conversation
+from training.model import position_rule
+from training.recipes.conversation import IGNORE, Conversation
 from training.samples import Sample
 from training.targets import DENSE_CHANNELS, dense_labels
 from training.visual import Pixels
+from training.vocabulary import first_token_id
 
 DENSE_SUBCELLS = 8  # dense labels per side of a visual token
 

@@ -39,9 +39,10 @@ from getok_drive.runtime.backend import Geometry
 from getok_drive.tokens import prompts
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
-from training.model import first_token_id, load_checkpoint, parameter_count, position_rule
+from training.model import load_checkpoint, parameter_count, position_rule
 from training.onnx_graphs import decoder_graph, vision_graph
 from training.visual import Pixels
+from training.vocabulary import first_token_id
 
 WORLD_TERMS = TrainingData("procedural driving world of this repository (training/datasets/world)", "Apache-2.0")
 

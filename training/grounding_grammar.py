@@ -9,6 +9,7 @@ A mask's cells rise, so that a set has one spelling; a box's second corner is no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -59,15 +60,16 @@ class Thing:
         return points
 
 
-class _Machine:
+class _Machine(ABC):
     """What both grammars share; subclasses say which tokens are legal."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.done = False
 
+    @abstractmethod
     def _legal(self) -> Iterable[int]:
-        raise NotImplementedError
+        """Local ids of the tokens that may come next."""
 
     def legal(self) -> masks.Mask:
         """``(len(TOKENS),)`` bool."""

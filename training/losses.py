@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from training.collate import DENSE_SUBCELLS, IGNORE, Batch, Choices
+from training.collate import DENSE_SUBCELLS, Batch, Choices
+from training.recipes.conversation import IGNORE
 from training.targets import DENSE_CHANNELS
 from training.visual import Visual, encode_pictures, picture_inputs
 

@@ -31,8 +31,7 @@ from transformers import (
 from getok_drive.errors import ConfigError
 from getok_drive.tokens import prompts
 from getok_drive.tokens.vocab import TOKENS
-from training.vocabulary import first_token_id as first_token_id  # also for importers of this module
-from training.vocabulary import initialise_rows
+from training.vocabulary import first_token_id, initialise_rows
 
 ARCHITECTURES = ("qwen2_5_vl", "qwen3_vl")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -25,7 +25,7 @@ from getok_drive.errors import ConfigError, GetokError
 from training.base_model import load_base
 from training.batches import batches, validation_batches, with_data
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
-from training.collate import IGNORE, Batch, Layout
+from training.collate import Batch, Layout
 from training.distributed import (
     any_process,
     clip_gradients,
@@ -40,6 +40,7 @@ from training.losses import Losses, TrainedModel
 from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
 from training.optimizers import Averaged, build_optimizers, learning_rate_factor
 from training.presets import PRESETS, SftConfig, Stage, override
+from training.recipes.conversation import IGNORE
 from training.recipes.domains import DOMAINS
 from training.recipes.encoder import Encoder
 from training.recipes.pools import pools_of

@@ -94,7 +94,6 @@ class OnnxBackend:
         _bind_input(self._vision_binding, "pixel_values", self._pixels)
         _bind_output(self._vision_binding, "visual", self._visual)
         self._bindings: dict[int, tuple[FloatArray, ort.IOBinding]] = {}
-        self._one, self._binding = self._bound(1)
 
     def _bound(self, count: int) -> tuple[FloatArray, ort.IOBinding]:
         """A buffer for so many embeddings, and a binding of the decoder to it and the backend's own buffers; few are kept."""
@@ -157,18 +156,7 @@ class OnnxBackend:
 
     def step(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; see `Backend.step`."""
-        if len(ids) != 1:
-            return self._pass(self._rows(ids), self._positions.append(ids))
-        check_room(self, 1)
-        if not 0 <= ids[0] < len(self._embedding):
-            raise BackendError(f"onnx backend: token id {ids[0]} is none of the {len(self._embedding)} of the vocabulary")
-        self._one[0, 0] = self._embedding[ids[0]]
-        self._turn(self._positions.append(ids))
-        self._cached[0] = self.length
-        self.length += 1
-        self._total[0] = self.length
-        _run(self._decoder, self._binding)
-        return self._answer
+        return self._pass(self._rows(ids), self._positions.append(ids))
 
     def _turn(self, positions: FloatArray) -> None:
         """Write the angles of the next places into the table that the decoder reads."""

@@ -13,9 +13,10 @@ from getok_drive.tokens.elements import propose_ids, refine_ids
 from getok_drive.tokens.grammar import RefineGrammar
 from getok_drive.tokens.parsing import parse
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
-from training.collate import IGNORE, Collator, Layout
+from training.collate import Collator, Layout
 from training.datasets import world
 from training.model import SIZES, build_model, build_tokenizer
+from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
 from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane
 

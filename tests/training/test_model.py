@@ -13,11 +13,11 @@ from training.model import (  # noqa: E402
     SIZES,
     build_model,
     build_tokenizer,
-    first_token_id,
     load_checkpoint,
     parameter_count,
     vision_tokens,
 )  # fmt: skip
+from training.vocabulary import first_token_id  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ import numpy.typing as npt
 from getok_drive.errors import InputError
 from training.datasets.shapes import decode_rle, encode_rle
 from training.metrics.raster import fill_polygons
-from training.predictions import read_lines
 from training.prompted import TASKS
 
 Points = npt.NDArray[np.float64]
@@ -121,12 +119,3 @@ def _mask(record: Mapping[str, Any], size_wh: tuple[int, int]) -> Mask | None:
     if polygons := record.get("polygons_px"):
         return fill_polygons([_finite(polygon, 2) for polygon in polygons], size_wh)
     return None
-
-
-def read_answers(path: Path, repair: bool = False) -> dict[QueryId, dict[str, Any]]:
-    """All lines of a file by query; a later line for the same query replaces the earlier one.
-
-    Raises:
-        InputError: see `read_lines` and `query_id`.
-    """
-    return {query_id(record): record for record in read_lines(path, repair)}

@@ -15,9 +15,9 @@ pytest.importorskip("torch")
 
 from getok_drive.errors import ConfigError, InputError
 from training.batches import RecipeBatches, validation_batches, with_data
-from training.collate import IGNORE
 from training.datasets import world
 from training.presets import PRESETS, Stage, override
+from training.recipes.conversation import IGNORE
 from training.recipes.domains import TABLE_12
 from training.recipes.mixture import BLOCK, Mixture, shares
 from training.recipes.pools import Pool, absent_rows, parse_pool, pools_of

@@ -109,11 +109,6 @@ class _Builder:
         )  # fmt: skip
 
 
-def _inset(points: list[tuple[float, float]], by: float) -> list[tuple[float, float]]:
-    array = np.array(points)
-    return [tuple(p) for p in array + (array.mean(0) - array) * by]  # type: ignore[misc]
-
-
 def _lerp(p: tuple[float, float], q: tuple[float, float], t: float) -> tuple[float, float]:
     """The point at share ``t`` of the way from ``p`` to ``q``."""
     return p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t
