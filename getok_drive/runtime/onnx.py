@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: preallocated buffers bound once; a step of the decoder copies one embedding, no more."""
+"""The ONNX Runtime backend: preallocated buffers bound once; a step of the decoder copies a few embeddings, no more."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OnnxBackend:
     """`Backend` on ONNX Runtime's CPU provider.
 
     The key and value buffers are inputs and outputs of the decoder at the same time: its attention writes the new positions
-    into them. For one token per step, every tensor stays bound and only the values behind the bindings change.
+    into them. For passes of a few tokens every tensor stays bound, and only the values behind the bindings change.
 
     Args:
         folder: holds `FILES`.
