@@ -21,11 +21,13 @@ the area under the interpolated precision envelope at 101 recalls by the trapezo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics.detection import Boxes, ScoredHits, box_ious
+from training.metrics.boundary import f_measure
+from training.metrics.detection import Boxes, ScoredHits, paired_ious
 from training.metrics.intervals import ratio
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,6 +37,7 @@ ByteArray = npt.NDArray[np.uint8]
 RADII_PX = (1, 2, 5)
 DRIVABLE = ("direct", "alternative")  # values 0 and 1 of the masks; 2 is background, 255 ignored
 VEHICLES = ("car", "truck", "bus", "train")
+PAIRS_AT_ONCE = 1 << 20  # of boxes, to keep memory small
 # (name, first bit, bits, classes)
 TASKS = (("direction", 5, 1, 2), ("style", 4, 1, 2), ("category", 0, 3, 8))
 
@@ -65,39 +68,6 @@ def batch_mean_iou(rows: npt.ArrayLike, sizes: npt.ArrayLike) -> float:
     return float(pixel_iou(np.asarray(rows, dtype=np.float64)) @ weights / weights.sum())
 
 
-def dilate(mask: BoolArray, radius_px: int) -> BoolArray:
-    """Pixels at most ``radius_px`` (Euclidean, between centres) from a set one: dilation by a disc, ``(H, W)``.
-
-    Row by row of the disc: a running count widens each row by the disc's half width there, and the rows are united.
-    """
-    height, width = mask.shape
-    grown = np.zeros_like(mask)
-    running = np.zeros((height, width + 2 * radius_px + 1), dtype=np.int32)
-    np.cumsum(mask, axis=1, out=running[:, radius_px + 1 : radius_px + 1 + width])
-    running[:, radius_px + 1 + width :] = running[:, radius_px + width : radius_px + width + 1]
-    for dy in range(min(radius_px + 1, height)):
-        half = int(np.sqrt(radius_px * radius_px - dy * dy))
-        last = radius_px + half + 1
-        wide = running[:, last : last + width] > running[:, radius_px - half : radius_px - half + width]
-        grown[dy:] |= wide[: height - dy]
-        grown[: height - dy] |= wide[dy:]
-    return grown
-
-
-def boundary_f(truth: BoolArray, predicted: BoolArray, radius_px: int) -> float:
-    """The official F-measure of one class of one picture."""
-    truth_count, predicted_count = int(truth.sum()), int(predicted.sum())
-    if not truth_count or not predicted_count:
-        return 1.0 if truth_count == predicted_count else 0.0
-    # only the part of the picture that holds either mask matters
-    rows, columns = np.any(truth | predicted, axis=1).nonzero()[0], np.any(truth | predicted, axis=0).nonzero()[0]
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    truth, predicted = truth[window], predicted[window]
-    precision = float(np.sum(predicted & dilate(truth, radius_px))) / predicted_count
-    recall = float(np.sum(truth & dilate(predicted, radius_px))) / truth_count
-    return 2.0 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
 def lane_row(truth: ByteArray, predicted: ByteArray) -> FloatArray:
     """``(12, 3)`` F of one picture: classes of direction (2), style (2), category (8) by radius 1, 2, 5 px.
 
@@ -111,7 +81,7 @@ def lane_row(truth: ByteArray, predicted: ByteArray) -> FloatArray:
         codes = [mask >> first_bit & ((1 << bits) - 1) for mask in (truth, predicted)]
         for value in range(classes):
             masks = [(code == value) & lane for code, lane in zip(codes, drawn, strict=True)]
-            result.append([boundary_f(masks[0], masks[1], radius) for radius in RADII_PX])
+            result.append([f_measure(masks[0], masks[1], radius) for radius in RADII_PX])
     return np.array(result)
 
 
@@ -150,30 +120,46 @@ def drivable_miou(rows: FloatArray) -> FloatArray:
     return ratio((drivable_ious(rows) * labelled).sum(axis=-1), labelled.sum(axis=-1))
 
 
-def vehicles(boxes: Boxes) -> Boxes:
-    """The vehicles among some boxes, as one class."""
-    keep = np.array([name in VEHICLES for name in boxes.classes], dtype=bool)
-    return Boxes(boxes.xyxy_px[keep], ("vehicle",) * int(keep.sum()), boxes.confidences[keep])
-
-
 def vehicle_hits(truth: Sequence[Boxes], predicted: Sequence[Boxes]) -> ScoredHits:
     """Papers' matching of the vehicles of N pictures."""
-    hits: list[bool] = []
-    pictures, confidences, counts = [np.zeros(0, np.int64)], [np.zeros(0)], []
-    for picture, (all_truth, all_predicted) in enumerate(zip(truth, predicted, strict=True)):
-        gt, dt = vehicles(all_truth), vehicles(all_predicted)
-        order = np.argsort(-dt.confidences, kind="stable")
-        ious = box_ious(dt.xyxy_px[order], gt.xyxy_px)
-        taken: set[int] = set()
-        for row in ious:
-            best = int(row.argmax()) if len(row) else -1
-            hit = best >= 0 and row[best] > 0.5 and best not in taken
-            hits.append(bool(hit))
-            taken |= {best} if hit else set()
-        pictures.append(np.full(len(order), picture))
-        confidences.append(dt.confidences[order])
-        counts.append(float(len(gt.classes)))
-    return ScoredHits(np.concatenate(confidences), np.array(hits, dtype=bool), np.concatenate(pictures), np.array(counts))
+    gt_xyxy, gt_pictures, _ = _vehicles(truth)
+    dt_xyxy, dt_pictures, confidences = _vehicles(predicted)
+    order = np.lexsort((-confidences, dt_pictures))
+    dt_xyxy, dt_pictures, confidences = dt_xyxy[order], dt_pictures[order], confidences[order]
+    labels = np.bincount(gt_pictures, minlength=len(truth))
+    first_label = np.cumsum(labels) - labels
+    takers, taken = [], []
+    for part in _parts(labels[dt_pictures]):
+        partners = labels[dt_pictures[part]]
+        ends = np.cumsum(partners)
+        dt = np.repeat(np.arange(part.start, part.stop), partners)
+        gt = np.arange(ends[-1]) + np.repeat(first_label[dt_pictures[part]] - ends + partners, partners)
+        ious = paired_ious(dt_xyxy[dt], gt_xyxy[gt])
+        best = np.maximum.reduceat(ious, (ends - partners)[partners > 0]) if len(ious) else ious
+        found = np.flatnonzero((ious > 0.5) & (ious == np.repeat(best, partners[partners > 0])))
+        found = found[np.diff(dt[found], prepend=-1) > 0]  # of labels equally near the first
+        takers.append(dt[found])
+        taken.append(gt[found])
+    hits = np.zeros(len(confidences), dtype=bool)
+    if takers:
+        hits[np.concatenate(takers)[np.unique(np.concatenate(taken), return_index=True)[1]]] = True
+    return ScoredHits(confidences, hits, dt_pictures, labels.astype(np.float64))
+
+
+def _vehicles(pictures: Sequence[Boxes]) -> tuple[FloatArray, npt.NDArray[np.int64], FloatArray]:
+    """Boxes, picture numbers and confidences of all vehicles."""
+    keep = np.array([name in VEHICLES for boxes in pictures for name in boxes.classes], dtype=bool)
+    numbers = np.repeat(np.arange(len(pictures)), [len(boxes.classes) for boxes in pictures])
+    xyxy_px = np.concatenate([np.zeros((0, 4)), *(boxes.xyxy_px for boxes in pictures)])
+    confidences = np.concatenate([np.zeros(0), *(boxes.confidences for boxes in pictures)])
+    return xyxy_px[keep], numbers[keep], confidences[keep]
+
+
+def _parts(costs: npt.NDArray[np.int64]) -> list[slice]:
+    """Cuts a list where its summed costs pass multiples of `PAIRS_AT_ONCE`."""
+    cuts = np.flatnonzero(np.diff(np.cumsum(costs) // PAIRS_AT_ONCE)) + 1
+    ends = [0, *cuts.tolist(), len(costs)]
+    return [slice(start, end) for start, end in pairwise(ends) if end > start]
 
 
 def vehicle_ap50(scored: ScoredHits, weights: npt.ArrayLike | None = None) -> float:

@@ -67,14 +67,19 @@ class Boxes:
         return self.xyxy_px[:, 3] - self.xyxy_px[:, 1]
 
 
-def box_ious(a_xyxy: npt.ArrayLike, b_xyxy: npt.ArrayLike) -> FloatArray:
-    """IoU of every box of ``a (N, 4)`` with every box of ``b (M, 4)``: ``(N, M)``; extents are x1 - x0, without a +1."""
-    a, b = np.asarray(a_xyxy, dtype=np.float64).reshape(-1, 4), np.asarray(b_xyxy, dtype=np.float64).reshape(-1, 4)
-    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    common = np.prod(np.maximum(overlap, 0.0), axis=2)
-    areas_a, areas_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
-    union = areas_a[:, None] + areas_b[None] - common
+def paired_ious(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
+    """IoU of boxes ``(..., 4)`` with others, one by one (shapes broadcast): ``(...)``; extents are x1 - x0, without a +1."""
+    overlap = np.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - np.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    common = np.prod(np.maximum(overlap, 0.0), axis=-1)
+    areas_a, areas_b = (np.prod(xyxy[..., 2:] - xyxy[..., :2], axis=-1) for xyxy in (a_xyxy, b_xyxy))
+    union = areas_a + areas_b - common
     return np.where(union > 0, common / np.where(union > 0, union, 1.0), 0.0)
+
+
+def box_ious(a_xyxy: npt.ArrayLike, b_xyxy: npt.ArrayLike) -> FloatArray:
+    """IoU of every box of ``a (N, 4)`` with every box of ``b (M, 4)``: ``(N, M)``, see `paired_ious`."""
+    a, b = np.asarray(a_xyxy, dtype=np.float64).reshape(-1, 4), np.asarray(b_xyxy, dtype=np.float64).reshape(-1, 4)
+    return paired_ious(a[:, None], b[None])
 
 
 def _pairs(ious: FloatArray, threshold: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

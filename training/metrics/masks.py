@@ -8,7 +8,7 @@ Definition (referring and reasoning segmentation; LISA, GRES). For expression i 
 - **Pr@t**: share of expressions with a target whose IoU is at least t.
 
 Boundary F (DAVIS; Perazzi et al., 2016): precision and recall of the masks' contours within a tolerance of 0.8 % of the picture's
-diagonal, F = 2PR / (P + R); see `contour`.
+diagonal, see `training.metrics.boundary`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics.bdd100k import dilate
+from training.metrics.boundary import contour, f_measure
 from training.metrics.intervals import ratio
 
 FloatArray = npt.NDArray[np.float64]
@@ -67,23 +67,7 @@ def precision_at(rows: FloatArray, threshold: float) -> FloatArray:
     return ratio(rows[..., 8 + (0.5, 0.7, 0.9).index(threshold)], rows[..., 6])
 
 
-def contour(mask: BoolArray) -> BoolArray:
-    """Pixels that differ from their right, lower or lower right neighbour; the last row and column look along themselves."""
-    edge = np.zeros_like(mask)
-    edge[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
-    edge[:-1] |= mask[:-1] ^ mask[1:]
-    edge[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
-    edge[-1, -1] = False
-    return edge
-
-
 def boundary_f(truth: BoolArray, predicted: BoolArray, tolerance: float = BOUNDARY_TOLERANCE) -> float:
     """Boundary F of two ``(H, W)`` masks; ``tolerance`` is a share of the diagonal, or pixels from 1 on."""
     radius = int(tolerance) if tolerance >= 1 else int(np.ceil(tolerance * np.hypot(*truth.shape)))
-    truth_edge, predicted_edge = contour(truth), contour(predicted)
-    truth_count, predicted_count = int(truth_edge.sum()), int(predicted_edge.sum())
-    if not truth_count or not predicted_count:
-        return 1.0 if truth_count == predicted_count else 0.0
-    precision = float(np.sum(predicted_edge & dilate(truth_edge, radius))) / predicted_count
-    recall = float(np.sum(truth_edge & dilate(predicted_edge, radius))) / truth_count
-    return 2.0 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return f_measure(contour(truth), contour(predicted), radius)

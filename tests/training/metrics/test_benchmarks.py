@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.metrics import bdd100k, openlane, tusimple
+from training.metrics import bdd100k, boundary, openlane, tusimple
 from training.metrics.captions import cider, tokenize
 
 HERE = Path(__file__).parent
@@ -61,14 +61,17 @@ def test_papers_lane_iou_pools_or_averages_batches():
     assert bdd100k.pixel_iou(np.zeros(3)) == 0.0
 
 
-def test_dilation_is_euclidean():
-    rng = np.random.default_rng(0)
-    for radius in (1, 2, 5, 9):
-        mask = rng.random((13, 17)) < 0.03
-        points = np.argwhere(mask)
-        ys, xs = np.mgrid[0:13, 0:17]
-        near = ((ys[..., None] - points[:, 0]) ** 2 + (xs[..., None] - points[:, 1]) ** 2 <= radius**2).any(axis=2)
-        assert np.array_equal(bdd100k.dilate(mask, radius), near)
+@pytest.mark.parametrize("radius", [0, 1, 2, 5, 9, 40])
+def test_tolerance_is_euclidean(radius):
+    rng = np.random.default_rng(radius)
+    for share in (0.005, 0.03, 0.3):
+        truth, predicted = rng.random((2, 13, 17)) < share
+        truth[6, 16] = predicted[7, 0] = True  # neighbours in the order of memory only
+        ones, others = np.argwhere(truth), np.argwhere(predicted)
+        near = ((ones[:, None] - others[None]) ** 2).sum(axis=2) <= radius**2
+        recall, precision = near.any(axis=1).mean(), near.any(axis=0).mean()
+        expected = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        assert boundary.f_measure(truth, predicted, radius) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("case", OTHERS["openlane"], ids=lambda case: f"{len(case['frames'])} frames")

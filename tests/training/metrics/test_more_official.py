@@ -46,7 +46,9 @@ def _boxes(record):
     return Boxes.of(record["boxes"], record["classes"], record.get("confidences"))
 
 
-def test_vehicle_ap_equals_yolop():
+@pytest.mark.parametrize("pairs_at_once", [1, 7, bdd100k.PAIRS_AT_ONCE])
+def test_vehicle_ap_equals_yolop(monkeypatch, pairs_at_once):
+    monkeypatch.setattr(bdd100k, "PAIRS_AT_ONCE", pairs_at_once)
     assert len({round(case["ap"], 6) for case in CASES["vehicle"]}) > 4
     for case in CASES["vehicle"]:
         scored = bdd100k.vehicle_hits([_boxes(r) for r in case["truth"]], [_boxes(r) for r in case["predicted"]])
