@@ -13,6 +13,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -147,6 +148,10 @@ class Trainer:
 
     # ---- the loop -------------------------------------------------------------------------------------------------------
 
+    def batches(self) -> Iterator[tuple[int, Stage, Batch]]:
+        """The steps that are left, each with its stage and batch."""
+        return batches(self.config, self.encoder, self.step, self.accelerator)
+
     def run(self) -> None:
         """Trains to the end, or until Ctrl-C; either way the last state is saved."""
         config, main = self.config, self.accelerator.is_main_process
@@ -158,7 +163,7 @@ class Trainer:
         window: list[dict[str, float]] = []
         saved = True
         clock = time.perf_counter()
-        for index, stage, batch in batches(config, self.encoder, self.step, self.accelerator):
+        for index, stage, batch in self.batches():
             window.append(self.train_step(batch, stage))
             self.step = index + 1
             bar.update()
