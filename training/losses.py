@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class TrainedModel(nn.Module):
         grid_hw: tuple[int, int],
         dense_only: bool,
         dense_weight: float,
-        dense_positive_weight: float,
+        dense_positive_weights: Sequence[float],
         token_weight: Tensor | None = None,
         vision_gradient: float = 1.0,
     ) -> Losses:
@@ -62,14 +63,14 @@ class TrainedModel(nn.Module):
             grid_hw: patches along the height and the width.
             dense_only: skip the decoder.
             dense_weight: of the dense loss in the total.
-            dense_positive_weight: of occupied subcells in the dense loss.
+            dense_positive_weights: of occupied subcells in the dense loss, one for each of `DENSE_CHANNELS`.
             token_weight: what the language loss is divided by; by default the weight of this batch's own taught tokens. Parts of
                 one accumulated batch share theirs, so that cutting a batch changes nothing but memory.
             vision_gradient: scale of the language loss's gradient into the vision tower.
         """
         visual = encode_pictures(self.model, batch.pixel_values, grid_hw)
         scores = self.dense_head(visual.tokens.to(self.dense_head.weight.dtype))
-        dense = dense_loss(scores, batch.dense, dense_positive_weight)
+        dense = dense_loss(scores, batch.dense, dense_positive_weights)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * dense, zero, dense.detach(), zero)
@@ -108,11 +109,18 @@ def choice_entropy(entropy: Tensor, logits: Tensor, choices: Choices, taught: Te
     return entropy.masked_scatter(some, logits[some].logsumexp(-1) - right.logsumexp(-1))
 
 
-def dense_loss(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor:
-    """Binary cross entropy over labelled subcells (``labels`` uint8, 255 = not labelled), positives weighted."""
+def dense_loss(logits: Tensor, labels: Tensor, positive_weights: Sequence[float]) -> Tensor:
+    """Binary cross entropy over labelled subcells, nats.
+
+    Args:
+        logits: ``(B, K, channels * subcells**2)``.
+        labels: the same shape, uint8, 255 = not labelled.
+        positive_weights: of occupied subcells, one a channel: the rarer and thinner a thing, the more its few subcells count.
+    """
     known = labels != 255
     target = labels.to(logits.dtype) * known
-    weight = known * (1 + (positive_weight - 1) * target)
+    channels = torch.tensor(positive_weights, device=logits.device)
+    weight = known * (1 + (channels.repeat_interleave(logits.shape[-1] // len(channels)) - 1) * target)
     return F.binary_cross_entropy_with_logits(
         logits.float(), target.float(), weight=weight.float(), reduction="sum"
     ) / known.sum().clamp(min=1)

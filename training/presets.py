@@ -23,7 +23,7 @@ class Stage:
 
     Attributes:
         steps: optimiser steps.
-        image_size_wh: the model's input, pixels (multiples of a visual token: 28, or 32 for Qwen3-VL).
+        image_size_wh: the model's input, pixels (multiples of a visual token: 24 for nano, 28 for Qwen2.5-VL, 32 for Qwen3-VL).
         dense_only: train the vision tower on the dense labels alone; several times cheaper than with the decoder.
         vision_gradient: scale of the language loss's gradient where it enters the vision tower; a short stage at 0 lets a fresh
             decoder catch up with a tower that is trained already.
@@ -52,7 +52,7 @@ class SftConfig:
         optimizer: ``adamw``, or ``muon`` (Muon on the blocks' matrices, AdamW on everything else).
         muon_learning_rate: peak for Muon's part.
         dense_weight: weight of the auxiliary loss on the visual tokens.
-        dense_positive_weight: weight of occupied subcells in that loss.
+        dense_positive_weights: weight of occupied subcells in that loss, one for each of ``training.targets.DENSE_CHANNELS``.
         recipe: the data, see `training.recipes.settings.RecipeConfig` (``recipe.NAME=value``).
         ema_decay: of the averaged weights that are evaluated and shipped; 0 switches averaging off.
         render_size_wh: size at which the world renders training pictures; ``None``: the stage's image size.
@@ -65,7 +65,7 @@ class SftConfig:
     base: str = ""
     tuning: Tuning = field(default_factory=Tuning)
     token_init: str = "spatial"
-    stages: tuple[Stage, ...] = (Stage(1000, (224, 112)),)
+    stages: tuple[Stage, ...] = (Stage(1000, (384, 192)),)
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float = 1e-3
@@ -77,7 +77,7 @@ class SftConfig:
     optimizer: str = "adamw"
     muon_learning_rate: float = 0.01
     dense_weight: float = 1.0
-    dense_positive_weight: float = 5.0
+    dense_positive_weights: tuple[float, ...] = (8.0, 3.0, 5.0, 15.0, 15.0, 30.0)
     ema_decay: float = 0.999
     noise: Noise = field(default_factory=Noise)
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -121,13 +121,13 @@ PRESETS: dict[str, SftConfig] = {
         log_every=1, eval_every=0, save_every=4, eval_images=4,
     ),
     "nano": SftConfig(
-        stages=(Stage(1500, (224, 112), True), Stage(100, (224, 112), False, 0.0), Stage(4000, (224, 112))),
+        stages=(Stage(1500, (384, 192), True), Stage(100, (384, 192), False, 0.0), Stage(4000, (384, 192))),
         accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, ema_decay=0.995, render_size_wh=(448, 252),
         refine_points=32, loss_weights=LossWeights(offset=(1.0, 0.6, 0.3)),
     ),
     "nano-gpu": SftConfig(
         stages=(
-            Stage(3000, (224, 112), True), Stage(200, (336, 196), False, 0.0), Stage(7000, (336, 196)),
+            Stage(3000, (384, 192), True), Stage(200, (384, 192), False, 0.0), Stage(7000, (384, 192)),
         ), batch_size=128, dense_weight=2.0, render_size_wh=(448, 252),
         refine_points=32, loss_weights=LossWeights(offset=(1.0, 0.6, 0.3)),
         workers=14, compile=True, save_every=1000, eval_every=2000,

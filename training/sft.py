@@ -107,7 +107,7 @@ class Trainer:
         config = self.config
         return self.model(
             batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
-            config.dense_weight * dense_share, config.dense_positive_weight, token_weight, stage.vision_gradient,
+            config.dense_weight * dense_share, config.dense_positive_weights, token_weight, stage.vision_gradient,
         )  # fmt: skip
 
     def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
