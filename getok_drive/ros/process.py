@@ -16,6 +16,7 @@ _GRACE_S = 1.6  # from a signal to the end of the process at the latest; whateve
 _CALLBACKS_S = 0.7  # of it, for the callbacks that run
 # mallopt's M_ARENA_MAX, M_MMAP_THRESHOLD (the most that glibc allows), M_TRIM_THRESHOLD
 _HEAP = {-8: 1, -3: 32 << 20, -1: 64 << 20}
+_TRIM_S = 10.0  # between two returns of unused memory: 5 ms each, and a millisecond for each of the next few image buffers
 
 
 class Signals:
@@ -51,18 +52,25 @@ class Signals:
             os._exit(0)  # no flushing: a thread that hangs in its output must not hold this one up
 
 
-def reuse_large_buffers() -> None:
+def reuse_large_buffers() -> Callable[[], None]:
     """Has the C library keep one heap for all threads, so that one image's buffer becomes the next one's, whoever frees it.
 
     Left alone, glibc has a heap for every few threads and moves the size from which on it maps and unmaps each block; images
     that change size then leave holes in all heaps, and the process grows by tens of megabytes before it settles. (Mapping each
     block would keep it smallest, but its pages are faulted in anew for every image: 2 ms and more of 1280x720.) Only with glibc,
     and not where the user has set limits of his own (``MALLOC_...``).
+
+    Returns:
+        What to call now and then: it gives the pages between the buffers in use back to the system, all over the heap. Without
+        it the process keeps the most that it ever had at once, which creeps upwards for hours while images change their size.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
-        for option, value in _HEAP.items():
-            mallopt(option, value)
+    library = ctypes.CDLL(None)
+    is_glibc = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    if not is_glibc or any(name.startswith("MALLOC_") for name in os.environ):
+        return lambda: None
+    for option, value in _HEAP.items():
+        library.mallopt(option, value)
+    return lambda: library.malloc_trim(0)
 
 
 def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = None) -> int:
@@ -81,7 +89,7 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
         it any more; else the process ends with the node whole, and the others on the graph notice a little later.
     """
     signals = Signals()
-    reuse_large_buffers()
+    trim = reuse_large_buffers()
     # The PyPI wheels are found through this variable; a sourced ROS 2 sets it itself.
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     import rclpy
@@ -111,7 +119,11 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
         executor.wake()
 
     signals.call(on_signal)
+    trim_at_s = time.monotonic() + _TRIM_S
     while not signals.received.is_set() and not finished.is_set():
+        if time.monotonic() >= trim_at_s:
+            trim()
+            trim_at_s = time.monotonic() + _TRIM_S
         try:
             executor.spin_once(timeout_sec=0.1)
         except ExternalShutdownException:

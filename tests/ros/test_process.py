@@ -42,6 +42,22 @@ for _ in range(6):
 print(rss_mb() - before)
 """
 
+HOLES = """
+import re
+from getok_drive.ros.process import reuse_large_buffers
+
+def rss_mb():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e3
+
+trim = reuse_large_buffers()
+images = [(bytearray(b"x") * 2_000_000, bytearray(b"x") * 10_000) for _ in range(30)]
+pins = [pin for _, pin in images]  # one behind each image
+del images
+before = rss_mb()
+trim()
+print(before - rss_mb())
+"""
+
 DEAF = """
 import sys, time
 from getok_drive.ros.process import Signals
@@ -71,6 +87,11 @@ def test_threads_reuse_one_another_s_images() -> None:
 
     assert growth_mb("as the node does") < 45.0  # one thread's images are 20 MB, the pins of all 6 MB
     assert growth_mb("glibc alone") > 60.0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_holes_between_buffers_are_given_back() -> None:
+    assert float(program(HOLES).communicate(timeout=60)[0]) > 45.0  # of 60 MB
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
