@@ -28,8 +28,8 @@ class Perceiver:
         limits: greatest numbers of elements and points of a scene.
         budget: tokens and time that one frame may cost.
         refine: whether to ask for the refinement; without it points are cells' centres.
-        rounds: offset rounds that move points, at most the model's; the answers to later rounds are heard but not followed. To
-            measure what a round is worth; None: all.
+        rounds: offset rounds that the model is asked for, at most its own; each point costs a decoder pass a round. With 0 points are
+            deleted but not moved. None: all.
         threads: CPU threads; 0 lets the backend choose.
 
     Raises:
@@ -56,7 +56,7 @@ class Perceiver:
         self._preprocess = self.bundle.preprocessor()
         self._prompt = self.bundle.prompt
         self._rounds = self.bundle.contract.tokens.offset_rounds
-        self._followed = self._rounds if rounds is None else rounds
+        self._decided = self._rounds if rounds is None else rounds
         self._calibration = self.bundle.calibration
 
     def warm_up(self) -> None:
@@ -89,13 +89,14 @@ class Perceiver:
             limits=self.limits,
             budget=budget or self.budget,
             rounds=self._rounds,
+            decided_rounds=max(1, self._decided),
             refine=self.refine,
             kinds=kinds,
         )
         t4 = time.perf_counter()
         lanes, drivable, boxes, signs, report = parse(
             decoded.propose_ids,
-            decoded.refine_ids and first_rounds(decoded.refine_ids, self._followed),
+            decoded.refine_ids and first_rounds(decoded.refine_ids, self._decided),
             size_wh=transform.source_size_wh,
             token_probs=decoded.token_probs,
             rounds=self._rounds,

@@ -123,6 +123,7 @@ def decode(
     limits: Limits | None = None,
     budget: Budget | None = None,
     rounds: int = OFFSET_ROUNDS,
+    decided_rounds: int | None = None,
     refine: bool = True,
     kinds: Collection[str] = KINDS,
 ) -> Decoded:
@@ -135,6 +136,7 @@ def decode(
         limits: greatest numbers of elements and points.
         budget: tokens and time.
         rounds: offset rounds of the model.
+        decided_rounds: of these, how many the model is asked for; each point costs one pass a round. None: all.
         refine: whether to ask for the second turn.
         kinds: element kinds that may be proposed.
 
@@ -153,7 +155,7 @@ def decode(
     result = Decoded(propose_ids=ids, propose_probs=[*probs[: len(ids) - 1], 1.0] if truncated else probs)
 
     if refine and len(ids) > 1 and not truncated:
-        answers = RefineGrammar(ids, rounds, limits)
+        answers = RefineGrammar(ids, rounds, limits, decided_rounds)
         turns.waiting.extend(prompt.refine)
         probs = _refine(turns, answers)
         truncated = not answers.done

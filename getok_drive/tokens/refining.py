@@ -39,11 +39,18 @@ class RefineGrammar:
 
     __slots__ = (
         "_at", "_before", "_element", "_elements", "_finished", "_forced", "_gone", "_left", "_limit", "_mask", "_point", "_ring",
-        "_ring_at", "_round", "_rounds", "_state", "_steps", "done", "ids",
+        "_decided", "_ring_at", "_round", "_rounds", "_state", "_steps", "done", "ids",
     )  # fmt: skip
 
-    def __init__(self, propose_ids: Sequence[int], rounds: int = OFFSET_ROUNDS, limits: Limits | None = None) -> None:
-        """Args: propose_ids: the proposal, any integers; rounds: offset rounds, 1 or more; limits: as for the proposal.
+    def __init__(
+        self,
+        propose_ids: Sequence[int],
+        rounds: int = OFFSET_ROUNDS,
+        limits: Limits | None = None,
+        decided: int | None = None,
+    ) -> None:
+        """Args: propose_ids: the proposal, any integers; rounds: offset rounds, 1 or more; limits: as for the proposal; decided:
+        rounds that are left to choose, 1 or more; in later ones ``<OFF_0_0>`` is the only token that fits. None: all.
 
         Raises:
             ConfigError: when ``rounds`` is below 1.
@@ -51,7 +58,10 @@ class RefineGrammar:
         if rounds < 1:
             raise ConfigError(f"rounds: expected 1 or more offset rounds, got {rounds}")
         self._elements, _ = read_proposal(propose_ids, limits or Limits(), Counter())
-        self._rounds, self._steps = rounds, lattice.cell_steps(rounds)
+        decided = rounds if decided is None else decided
+        if not 1 <= decided <= rounds:
+            raise ConfigError(f"rounds: expected 1..{rounds} offset rounds to decide, got {decided}")
+        self._rounds, self._decided, self._steps = rounds, decided, lattice.cell_steps(rounds)
         self._limit = self._steps * GRID_SIZE  # the image's far border on the lattice
         self._element, self._at, self._round = 0, 0, 0  # element, point in it, offsets of that point so far
         self._left = 0  # points of the element not deleted, answered or not
@@ -169,6 +179,8 @@ class RefineGrammar:
             self._mask, self._forced = masks.of_tokens()
         elif self._gone:
             self._mask, self._forced = masks.of_tokens(TABLE.delete)
+        elif self._round >= self._decided:
+            self._mask, self._forced = masks.of_tokens(OFFSET_NONE)
         else:
             self._mask, self._forced = masks.of_tokens(*_OFFSETS, *((TABLE.delete,) if self._round == 0 else ()))
 
@@ -187,7 +199,9 @@ class RefineGrammar:
     def _may_move(self, target: lattice.Point) -> bool:
         if not (0 <= target[0] <= self._limit and 0 <= target[1] <= self._limit):
             return False
-        reach = (self._steps >> (self._round + 1)) - 1  # what the rounds after this one can still move
+        if self._round >= self._decided:
+            return True  # room for this stop was kept when the last round was decided
+        reach = (self._steps >> (self._round + 1)) - (self._steps >> self._decided)  # what later rounds can still move
         kind = self._current.kind
         if kind == "lane" and self._before is not None:
             return target[1] - reach <= self._before[1] and (reach > 0 or target != self._before)

@@ -77,13 +77,14 @@ def test_whatever_the_model_likes_constrained_decoding_ends_and_parses(block):
     assert deleted > 20 and elements > 200  # the run did meet both
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 5])
-def test_other_numbers_of_rounds(rounds):
+@pytest.mark.parametrize(("rounds", "decided"), [(1, 1), (2, 2), (5, 5), (3, 1), (3, 2), (5, 2)])
+def test_other_numbers_of_rounds(rounds, decided):
     rng = np.random.default_rng(rounds)
     for _ in range(30):
         bias = random_bias(rng)
         proposal = greedy(ProposeGrammar(SMALL), rng, bias)
-        refinement = greedy(RefineGrammar(proposal, rounds, SMALL), rng, bias)
+        refinement = greedy(RefineGrammar(proposal, rounds, SMALL, decided), rng, bias)
+        assert refinement == first_rounds(refinement, decided)
         result = parse(proposal, refinement, size_wh=SIZE, rounds=rounds, limits=SMALL)
         assert result[-1].issues == {}
         assert_valid(result)
@@ -226,6 +227,18 @@ def test_refinement_stays_in_the_image_and_forces_what_is_given_back():
     assert grammar.forced() == masks.OFFSET_END
     with pytest.raises(ConfigError):
         RefineGrammar([], rounds=0)
+    with pytest.raises(ConfigError, match=r"1\.\.3 offset rounds to decide, got 4"):
+        RefineGrammar([], decided=4)
+
+
+def test_rounds_that_are_not_decided_are_forced_to_stay():
+    grammar = RefineGrammar(ids("<box><car><grid_5_5><grid_9_9></scene>"), decided=1)
+    advance(grammar, "<offset><grid_5_5>")
+    assert grammar.forced() is None
+    advance(grammar, "<OFF_1_1>")
+    assert grammar.forced() == TOKEN_ID["<OFF_0_0>"]
+    advance(grammar, "<OFF_0_0><OFF_0_0>")
+    assert grammar.forced() == TOKEN_ID["<grid_9_9>"]
 
 
 def test_budget_hands_over_finished_elements():
