@@ -36,10 +36,14 @@ _MODEL_SUFFIXES = (".onnx", ".data", ".npy", ".safetensors", ".json", ".engine")
 
 @dataclass(frozen=True, slots=True)
 class TokenSpec:
-    """The token table that the model was trained with: its texts in order, and where it begins in the model's vocabulary."""
+    """The token table that the model was trained with: its texts in order, and where it begins in the model's vocabulary.
+
+    ``offset_rounds`` are written after each point, and the model is asked for the first ``decided_rounds`` of them.
+    """
 
     grid_size: int
     offset_rounds: int
+    decided_rounds: int
     first_token_id: int
     table: tuple[str, ...]
 
@@ -221,6 +225,8 @@ class Bundle:
         require(contract.format == FORMAT, f"format is {contract.format}, this runtime reads {FORMAT}; {again}")
         require(tokens.grid_size == GRID_SIZE, f"tokens.grid_size is {tokens.grid_size}, this runtime has {GRID_SIZE}; {again}")
         require(1 <= tokens.offset_rounds <= 8, f"tokens.offset_rounds is {tokens.offset_rounds}, expected 1..8")
+        decided = tokens.decided_rounds
+        require(0 <= decided <= tokens.offset_rounds, f"tokens.decided_rounds is {decided}, expected 0..{tokens.offset_rounds}")
         for index, (theirs, ours) in enumerate(zip(tokens.table, TOKENS, strict=False)):
             require(theirs == ours, f"tokens.table[{index}] is {theirs}, this runtime has {ours}; {again}")
         require(len(tokens.table) == len(TOKENS), f"tokens.table has {len(tokens.table)} tokens, not {len(TOKENS)}; {again}")

@@ -29,7 +29,7 @@ class Perceiver:
         budget: tokens and time that one frame may cost.
         refine: whether to ask for the refinement; without it points are cells' centres.
         rounds: offset rounds that the model is asked for, at most its own; each point costs a decoder pass a round. With 0 points are
-            deleted but not moved. None: all.
+            deleted but not moved. None: as many as the bundle asks for.
         threads: CPU threads; 0 lets the backend choose.
 
     Raises:
@@ -56,7 +56,7 @@ class Perceiver:
         self._preprocess = self.bundle.preprocessor()
         self._prompt = self.bundle.prompt
         self._rounds = self.bundle.contract.tokens.offset_rounds
-        self._decided = self._rounds if rounds is None else rounds
+        self._decided = self.bundle.contract.tokens.decided_rounds if rounds is None else rounds
         self._calibration = self.bundle.calibration
 
     def warm_up(self) -> None:

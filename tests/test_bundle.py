@@ -64,6 +64,7 @@ def test_identity_changes_with_the_contract(folder):
         ("tokens.grid_size", 64, "grid_size is 64, this runtime has 32"),
         ("tokens.grid_size", "32", "contract.tokens.grid_size: expected int"),
         ("tokens.offset_rounds", 0, "offset_rounds"),
+        ("tokens.decided_rounds", 4, "expected 0..3"),
         ("tokens.first_token_id", 100000, "first_token_id"),
         ("tokens.first_token_id", -1, "first_token_id"),
         ("tokens.first_token_id", True, "expected int"),

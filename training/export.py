@@ -54,6 +54,7 @@ def export(
     image_size_wh: tuple[int, int] | None = None,
     calibration: Mapping[str, CalibrationSpec] | None = None,
     training: Sequence[TrainingData] | None = None,
+    rounds: int = OFFSET_ROUNDS,
 ) -> Bundle:
     """Write a bundle.
 
@@ -64,6 +65,7 @@ def export(
         image_size_wh: the one input size; by default that of the last training stage.
         calibration: of the confidences, by element kind; by default none.
         training: what the model was trained on; by default what the checkpoint's ``training.json`` says.
+        rounds: offset rounds that the runtime is to ask for; fewer are faster.
 
     Returns:
         The bundle, loaded and verified.
@@ -90,7 +92,7 @@ def export(
             format=FORMAT,
             name=name,
             git_commit=_git_commit(),
-            tokens=TokenSpec(GRID_SIZE, OFFSET_ROUNDS, first_token_id(tokenizer), TOKENS),
+            tokens=TokenSpec(GRID_SIZE, OFFSET_ROUNDS, rounds, first_token_id(tokenizer), TOKENS),
             image=ImageSpec(
                 image_size_wh,
                 vision.patch_size,
@@ -240,11 +242,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="nano", help="the bundle's name (default: %(default)s)")
     parser.add_argument("--image-size", metavar="WxH", help="the one input size (default: that of the last training stage)")
     parser.add_argument("--calibration", type=Path, help="calibration.json of training.evaluate --fit-calibration")
+    parser.add_argument(
+        "--rounds", type=int, default=OFFSET_ROUNDS, metavar="N", choices=range(OFFSET_ROUNDS + 1),
+        help="offset rounds that the runtime is to ask for; fewer are faster (default: all, %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         size_wh = _parse_size(options.image_size) if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
-        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration)
+        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, rounds=options.rounds)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
