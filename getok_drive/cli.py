@@ -247,7 +247,8 @@ def _bundle(options: argparse.Namespace) -> int:
         print(
             f"decoder   {model.layers} layers, width {model.hidden_size}, {model.heads} heads, vocabulary of {model.vocab_size}"
         )
-        print(f"tokens    grid {contract.tokens.grid_size}, {contract.tokens.offset_rounds} offset rounds, {contract.tokens.decided_rounds} decided")
+        tokens = contract.tokens
+        print(f"tokens    grid {tokens.grid_size}, {tokens.decided_rounds} of {tokens.offset_rounds} offset rounds decided")
         print(f"commit    {contract.git_commit}")
         for kind, spec in contract.calibration.items():
             print(f"calibration of {kind}: temperature {spec.temperature:.4f}, bias {spec.bias:+.4f}")

@@ -28,8 +28,8 @@ class Perceiver:
         limits: greatest numbers of elements and points of a scene.
         budget: tokens and time that one frame may cost.
         refine: whether to ask for the refinement; without it points are cells' centres.
-        rounds: offset rounds that the model is asked for, at most its own; each point costs a decoder pass a round. With 0 points are
-            deleted but not moved. None: as many as the bundle asks for.
+        rounds: offset rounds that the model is asked for, at most its own; each point costs a decoder pass a round. With 0
+            points are deleted but not moved. None: as many as the bundle says.
         threads: CPU threads; 0 lets the backend choose.
 
     Raises:
