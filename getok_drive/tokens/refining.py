@@ -38,8 +38,8 @@ class RefineGrammar:
     """
 
     __slots__ = (
-        "_at", "_before", "_decided", "_element", "_elements", "_finished", "_forced", "_gone", "_left", "_limit", "_mask", "_point",
-        "_ring", "_ring_at", "_round", "_rounds", "_state", "_steps", "done", "ids",
+        "_at", "_before", "_decided", "_element", "_elements", "_finished", "_forced", "_gone", "_left", "_limit", "_mask",
+        "_point", "_ring", "_ring_at", "_round", "_rounds", "_state", "_steps", "done", "ids",
     )  # fmt: skip
 
     def __init__(
