@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 BEAM = 40
@@ -32,100 +31,133 @@ class Match(NamedTuple):
     other_start: int
     other_length: int
 
-    @property
-    def bits(self) -> tuple[int, int]:
-        """The words that it uses as bits: of the reference, of the hypothesis."""
-        return ((1 << self.length) - 1) << self.start, ((1 << self.other_length) - 1) << self.other_start
 
-    @property
-    def coverage(self) -> int:
-        """Words covered on both sides; every two words of an inexact match count one."""
-        return self.length + self.other_length if self.module == 0 else self.length // 2 + self.other_length // 2
+class _Step(NamedTuple):
+    """A match as the search needs it.
+
+    Attributes:
+        match: the match.
+        bits: the words of the reference that it uses.
+        other_bits: those of the hypothesis.
+        coverage: words covered on both sides; every two words of an inexact match count one.
+        distance: between both sides' first words.
+    """
+
+    match: Match
+    bits: int
+    other_bits: int
+    coverage: int
+    distance: int
+
+    @staticmethod
+    def of(match: Match) -> _Step:
+        module, start, length, other_start, other_length = match
+        bits, other_bits = ((1 << length) - 1) << start, ((1 << other_length) - 1) << other_start
+        coverage = length + other_length if module == 0 else length // 2 + other_length // 2
+        return _Step(match, bits, other_bits, coverage, abs(start - other_start))
 
 
-@dataclass(slots=True)
 class _Path:
-    used: int = 0  # words of the reference, as bits
-    other_used: int = 0  # words of the hypothesis
-    coverage: int = 0
-    chunks: int = 0
-    distance: int = 0
-    next: int = 0  # first word of the reference that is not decided
-    end: int = -1  # where the last match ended in the hypothesis, if the chunk is open
-    matches: tuple[Match, ...] = ()
+    """What is decided of the words before ``next``.
 
-    @property
+    Attributes:
+        used: words of the reference, as bits.
+        other_used: words of the hypothesis.
+        coverage: of the matches taken.
+        chunks: closed ones.
+        distance: see the module.
+        next: first word of the reference that is not decided.
+        end: where the last match ended in the hypothesis, if the chunk is open, else -1.
+        matches: those taken.
+    """
+
+    __slots__ = ("chunks", "coverage", "distance", "end", "matches", "next", "other_used", "used")
+
+    def __init__(self, used: int, other_used: int) -> None:
+        self.used, self.other_used = used, other_used
+        self.coverage = self.chunks = self.distance = self.next = 0
+        self.end = -1
+        self.matches: tuple[Match, ...] = ()
+
     def order(self) -> tuple[int, int, int]:
         return -self.coverage, self.chunks, self.distance
 
-    def take(self, match: Match) -> None:
-        self.coverage += match.coverage
+    def branch(self, step: _Step) -> _Path:
+        """This path with one more match."""
+        new = _Path(self.used | step.bits, self.other_used | step.other_bits)
+        new.coverage, new.chunks, new.distance = self.coverage, self.chunks, self.distance
+        new.end, new.matches = self.end, self.matches
+        new.take(step)
+        return new
+
+    def take(self, step: _Step) -> None:
+        match = step.match
+        self.coverage += step.coverage
         self.chunks += self.end not in (-1, match.other_start)
         self.next = match.start + match.length
         self.end = match.other_start + match.other_length
         self.matches += (match,)
 
 
-def _fixed(by_start: dict[int, list[Match]], found: Sequence[Match], count: int, other_count: int) -> dict[int, Match]:
+def _fixed(by_start: dict[int, list[_Step]]) -> dict[int, _Step]:
     """Matches that are the only ones of all their words."""
-    covering, other_covering = [0] * count, [0] * other_count
-    for match in found:
-        for word in range(match.start, match.start + match.length):
-            covering[word] += 1
-        for word in range(match.other_start, match.other_start + match.other_length):
-            other_covering[word] += 1
-    alone = {}
-    for start, (match, *others) in by_start.items():
-        words, other_words = covering[start : start + match.length], other_covering[match.other_start :][: match.other_length]
-        if not others and set(words) == set(other_words) == {1}:
-            alone[start] = match
-    return alone
+    once = twice = other_once = other_twice = 0  # words that one match covers at least, or two
+    for steps in by_start.values():
+        for step in steps:
+            twice |= once & step.bits
+            once |= step.bits
+            other_twice |= other_once & step.other_bits
+            other_once |= step.other_bits
+    return {
+        start: steps[0]
+        for start, steps in by_start.items()
+        if len(steps) == 1 and not steps[0].bits & twice and not steps[0].other_bits & other_twice
+    }
 
 
-def search(found: Sequence[Match], other_count: int, count: int) -> tuple[Match, ...]:
+def _best(paths: list[_Path]) -> list[_Path]:
+    return sorted(paths, key=_Path.order)[:BEAM] if len(paths) > 1 else paths
+
+
+def search(found: Sequence[Match], count: int) -> tuple[Match, ...]:
     """The best alignment, its matches in the order of the reference.
 
     Args:
         found: all matches, in the order of the modules.
-        other_count: words of the hypothesis.
         count: words of the reference.
     """
-    by_start: dict[int, list[Match]] = defaultdict(list)
+    by_start: dict[int, list[_Step]] = defaultdict(list)
     for match in found:
-        by_start[match.start].append(match)
-    fixed = _fixed(by_start, found, count, other_count)
-    first = _Path()
-    for match in fixed.values():
-        bits, other_bits = match.bits
-        first.used |= bits
-        first.other_used |= other_bits
-    paths = [first]
+        by_start[match.start].append(_Step.of(match))
+    fixed = _fixed(by_start)
+    used = other_used = 0
+    for step in fixed.values():
+        used |= step.bits
+        other_used |= step.other_bits
+    paths = [_Path(used, other_used)]
     for word in range(count):
         following: list[_Path] = []
-        for path in sorted(paths, key=lambda p: p.order)[:BEAM]:
+        steps = by_start.get(word, ())
+        for path in _best(paths):
             if path.used >> word & 1:
                 if word < path.next:
                     following.append(path)
                 elif path.next in fixed:
-                    match = fixed[path.next]
-                    path.take(match)
-                    path.distance += abs(match.start - match.other_start)
+                    step = fixed[path.next]
+                    path.take(step)
+                    path.distance += step.distance
                     following.append(path)
                 continue
-            for match in by_start.get(word, ()):
-                bits, other_bits = match.bits
-                if path.used & bits or path.other_used & other_bits:
-                    continue
-                branch = replace(path, used=path.used | bits, other_used=path.other_used | other_bits)
-                branch.take(match)
-                path.distance += abs(match.start - match.other_start)
-                following.append(branch)
+            for step in steps:
+                if not (path.used & step.bits or path.other_used & step.other_bits):
+                    following.append(path.branch(step))
+                    path.distance += step.distance
             path.chunks += path.end != -1
             path.end = -1
             path.next += 1
             following.append(path)
         paths = following or paths[:1]
-    finished = sorted(paths, key=lambda p: p.order)[:BEAM]
+    finished = _best(paths)
     for path in finished:
         path.chunks += path.end != -1
-    return min(finished, key=lambda p: p.order).matches
+    return min(finished, key=_Path.order).matches

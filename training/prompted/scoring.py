@@ -17,7 +17,8 @@ from training.metrics.captions import cider, tokenize
 from training.metrics.frame import FrameScore
 from training.metrics.headlines import share
 from training.metrics.intervals import f1, precision, recall
-from training.metrics.meteor import ROW, MeteorData, meteor_of, meteor_rows
+from training.metrics.meteor import ROW, meteor_of, meteor_rows
+from training.metrics.meteor_data import MeteorData
 from training.metrics.summary import Numbers, RowSet
 from training.prompted.answers import Answer
 from training.prompted.queries import Query

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from getok_drive.errors import ConfigError
-from training.metrics.meteor import MeteorData, meteor_of, meteor_rows, normalise
+from training.metrics import meteor_data
+from training.metrics.meteor import meteor_of, meteor_rows, normalise
+from training.metrics.meteor_data import MeteorData
 from training.metrics.meteor_search import Match, search
 
 pytest.importorskip("snowballstemmer")
@@ -61,12 +63,35 @@ def test_by_hand(data):
 
 
 def test_normalisation_splits_apostrophes_and_hyphens():
-    assert normalise(["Don't", "well-lit"]) == ["don", "'t", "well", "lit"]
+    assert normalise(["Don't", "well-lit"]) == ("don", "'t", "well", "lit")
 
 
 def test_the_search_prefers_few_chunks():
     equal = [Match(0, j, 1, i, 1) for j, b in enumerate("abab") for i, a in enumerate("abab") if a == b]
-    assert [m.other_start for m in search(equal, 4, 4)] == [0, 1, 2, 3]
+    assert [m.other_start for m in search(equal, 4)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 40, 4096])
+def test_the_table_is_read_in_blocks(data, monkeypatch, block_bytes):
+    monkeypatch.setattr(meteor_data, "BLOCK_BYTES", block_bytes)
+    entries = [(tuple(first.split()), tuple(second.split())) for first, second in CASES["data"]["paraphrases"]]
+    words = {word for entry in entries for phrase in entry for word in phrase} - {"truck"}
+    found = data.phrases_within(words)
+    assert sum(map(len, found.values())) == sum(words.issuperset(first + second) for first, second in entries) < len(entries)
+    for first, second in entries:
+        assert (second in found.get(first, ())) == words.issuperset(first + second)
+    assert data.phrases_within(()) == {}
+
+
+def test_an_installed_package_is_found(tmp_path, monkeypatch):
+    folder = tmp_path / "pycocoevalcap" / "meteor"  # as it is installed: without an __init__.py
+    folder.mkdir(parents=True)
+    write_data(folder)
+    monkeypatch.delenv("METEOR_DATA", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = MeteorData.find()
+    assert found is not None
+    assert found.paraphrases == folder / "data" / "paraphrase-en.gz"
 
 
 def test_missing_data_is_said(tmp_path, monkeypatch):
