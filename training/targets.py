@@ -33,10 +33,12 @@ class Noise:
 
     Attributes:
         jitter: share of points whose proposed cell is replaced by a neighbour (the refinement then leads back).
+        shift: share of elements that lie a cell off as a whole, as a model's own errors do: a line goes on where it was begun.
         phantoms: chance that an image gets a made-up box or sign in its context (the refinement then deletes it).
     """
 
-    jitter: float = 0.1
+    jitter: float = 0.25
+    shift: float = 0.3
     phantoms: float = 0.25
 
 
@@ -88,18 +90,20 @@ def noisy_targets(elements: Sequence[ElementTokens], noise: Noise | None, rng: n
     """The elements with their context; without ``noise`` the context is the truth."""
     if noise is None:
         return [Target(e, e.cells, e.offsets) for e in elements]
-    targets = [_jittered(e, noise.jitter, rng) for e in elements]
+    targets = [_moved(e, noise, rng) for e in elements]
     if rng.random() < noise.phantoms:
         for _ in range(int(rng.integers(1, 3))):
             targets.insert(_phantom_slot(targets, rng), _phantom(rng))
     return targets
 
 
-def _jittered(element: ElementTokens, share: float, rng: np.random.Generator) -> Target:
-    moved = rng.random(len(element.cells)) < share
-    if not moved.any():
-        return Target(element, element.cells, element.offsets)
+def _moved(element: ElementTokens, noise: Noise, rng: np.random.Generator) -> Target:
+    moved = rng.random(len(element.cells)) < noise.jitter
     steps = rng.integers(-1, 2, size=(len(element.cells), 2)) * moved[:, None]
+    if rng.random() < noise.shift:
+        steps = np.clip(steps + rng.integers(-1, 2, size=2), -1, 1)
+    if not steps.any():
+        return Target(element, element.cells, element.offsets)
     column = np.clip(element.cells % GRID_SIZE + steps[:, 0], 0, GRID_SIZE - 1)
     row = np.clip(element.cells // GRID_SIZE + steps[:, 1], 0, GRID_SIZE - 1)
     cells = (row * GRID_SIZE + column).astype(np.int32)

@@ -66,7 +66,7 @@ def test_dropped_elements_keep_their_places(layout):
 
 def test_noise_moves_the_context_and_the_answers_lead_back():
     elements = elements_of(SAMPLES[0])
-    targets = noisy_targets(elements, Noise(jitter=0.5, phantoms=0.0), np.random.default_rng(1))
+    targets = noisy_targets(elements, Noise(jitter=0.5, shift=0.0, phantoms=0.0), np.random.default_rng(1))
     moved = 0
     for target in targets:
         truth = decode_points(target.element.cells, target.element.offsets)
@@ -78,8 +78,21 @@ def test_noise_moves_the_context_and_the_answers_lead_back():
     assert moved > 5
 
 
+def test_a_shifted_element_moves_as_a_whole():
+    elements = elements_of(SAMPLES[0])
+    targets = noisy_targets(elements, Noise(jitter=0.0, shift=1.0, phantoms=0.0), np.random.default_rng(1))
+    steps = []
+    for target in targets:
+        (row, column), (true_row, true_column) = (np.divmod(cells, 32) for cells in (target.context_cells, target.element.cells))
+        inside = (true_row % 31 > 0) & (true_column % 31 > 0)  # at the border it stays in the picture
+        step = np.stack([row - true_row, column - true_column], axis=1)[inside]
+        assert (step == step[:1]).all()
+        steps += step[:1].tolist()
+    assert len({tuple(step) for step in steps}) > 3
+
+
 def test_phantoms_are_read_but_not_taught_and_then_deleted(layout):
-    noise = Noise(jitter=0.0, phantoms=1.0)
+    noise = Noise(jitter=0.0, shift=0.0, phantoms=1.0)
     targets = noisy_targets(elements_of(SAMPLES[1]), noise, np.random.default_rng(0))
     phantoms = [t for t in targets if t.phantom]
     assert phantoms

@@ -77,7 +77,7 @@ def test_some_classes_of_a_kind(scene):
 
 
 def test_the_conversation_of_a_lane_data_set(scene, encoder):
-    recipe = DrivingRecipe(encoder.layout, Noise(jitter=0.0, phantoms=1.0))
+    recipe = DrivingRecipe(encoder.layout, Noise(jitter=0.0, shift=0.0, phantoms=1.0))
     lanes = only(scene, "lanes", derived=("lane_type", "lane_color"))
     for seed in range(10):
         text = recipe(lanes, np.random.default_rng(seed))
