@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scripts.ros_domain import free_domain
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ros2_ws" / "src" / "getok_drive"
 NODE = "/perception_node"
@@ -35,7 +37,8 @@ def environment() -> dict[str, str]:
     """For all processes: a DDS domain of this run alone, this machine only, the profile for large images."""
     profile = str(PACKAGE / "config" / "fastdds_large_images.xml")
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    if "ROS_DOMAIN_ID" not in os.environ:
+        os.environ["ROS_DOMAIN_ID"] = free_domain()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = profile
     env = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.ros_domain import free_domain
+
 REASON = (
     "ROS 2 is not installed here: pip install -e '.[ros]' and python scripts/build_msgs.py --install-tools (x86_64 Linux), "
     "or source a ROS 2 with getok_drive_msgs"
@@ -23,7 +25,7 @@ PROFILE = Path(__file__).parents[2] / "ros2_ws/src/getok_drive/config/fastdds_la
 
 if HAS_ROS:  # before rclpy is imported: the wheels' prefix, a domain of this run alone, the profile that the product ships
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-    os.environ["ROS_DOMAIN_ID"] = os.environ.get("GETOK_TEST_DOMAIN_ID") or str(1 + os.getpid() % 100)
+    os.environ["ROS_DOMAIN_ID"] = os.environ.get("GETOK_TEST_DOMAIN_ID") or free_domain()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
 

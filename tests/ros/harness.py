@@ -162,8 +162,11 @@ class Client:
             if result:
                 return result
             time.sleep(0.01)
-        outputs = "\n".join(p.output() for p in self.processes)
-        raise AssertionError(f"not within {timeout_s} s: {what or condition}\n{outputs}")
+        raise AssertionError(f"not within {timeout_s} s: {what or condition}\n{self.outputs()}")
+
+    def outputs(self) -> str:
+        """What all processes wrote so far."""
+        return "\n".join(process.output() for process in self.processes)
 
     def call(self, kind: Any, name: str, timeout_s: float = 15.0, **fields: Any) -> Any:
         """Calls a service and gives its response."""
@@ -187,8 +190,8 @@ class Client:
 
     def activate(self) -> None:
         """Configures and activates."""
-        assert self.transition("configure"), self.processes[0].output()
-        assert self.transition("activate"), self.processes[0].output()
+        assert self.transition("configure"), self.outputs()
+        assert self.transition("activate"), self.outputs()
 
     def set_parameter(self, name: str, value: Any) -> tuple[bool, str]:
         """Sets one parameter of the perception node: whether it was accepted, and the reason if not."""

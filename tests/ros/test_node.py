@@ -32,10 +32,12 @@ BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 class Camera:
     """Publishes pictures by hand; remembers the stamps it sent."""
 
-    def __init__(self, ros: Client, name: str = "camera", kind: Any = Image, qos: QoSProfile | int = 1) -> None:
+    def __init__(
+        self, ros: Client, name: str = "camera", kind: Any = Image, qos: QoSProfile | int = 1, **publisher_options: Any
+    ) -> None:
         self.ros, self.name = ros, name
         topic = f"/{name}/image_raw" + ("/compressed" if kind is CompressedImage else "")
-        self.publisher = ros.node.create_publisher(kind, topic, qos)
+        self.publisher = ros.node.create_publisher(kind, topic, qos, **publisher_options)
         self.make: Callable[[], Any] = lambda: image_msg(PICTURE) if kind is Image else compressed_msg(PICTURE)
         self.stamps: list[int] = []
 
