@@ -1,0 +1,116 @@
+"""Finished runs as the paper's tables, in Markdown, with 95 % bootstrap intervals over pictures; seeds of a form are summed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.metrics.intervals import Estimate, bootstrap, f1, precision, ratio, recall
+from training.recipes.settings import REGION_FORMS
+from training.representations.forms import FORMS
+from training.representations.regions import ROWS
+from training.representations.scores import LANE_COLUMNS, TOLERANCES
+
+FloatArray = npt.NDArray[np.float64]
+Result = Mapping[str, Any]
+_AT = {name: index for index, name in enumerate(LANE_COLUMNS)}
+
+
+def tables(results: Sequence[Result]) -> str:
+    """Every table that the results have something for."""
+    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+    for result in results:
+        groups[_kind(result)].append(result)
+    parts = []
+    for kind in sorted(groups, key=str):
+        found = groups[kind]
+        task, reading, layers, rule, steps, train, test = kind
+        about = f"{task}: {steps} steps, {train} training and {test} test pictures, visual tokens {reading}, "
+        about += f"{layers or 'all'} layers, positions `{rule}`"
+        parts.append(f"### {about}\n\n" + (_lane_tables(found) if task == "lanes" else _region_table(found)))
+    return "\n\n".join(parts)
+
+
+def _kind(result: Result) -> tuple[Any, ...]:
+    """What runs must share to stand in one table."""
+    settings = result["settings"]
+    shared = tuple(settings[name] for name in ("task", "reading", "layers", "position_rule"))
+    return (*shared, *(result[name] for name in ("steps", "train_pictures", "test_pictures")))
+
+
+def _by_form(results: Sequence[Result], order: Sequence[str]) -> list[tuple[str, list[Result]]]:
+    return [(form, own) for form in order if (own := [r for r in results if r["settings"]["form"] == form])]
+
+
+def _lane_tables(results: Sequence[Result]) -> str:
+    parts = []
+    for way, title in (("free", "Free answers"), ("ruled", "Under the runtime's grammar")):
+        head = ["form", "seeds", *(f"P, R, F1 at {t:.1%}" for t in TOLERANCES[:1]), *(f"F1 at {t:.1%}" for t in TOLERANCES[1:])]
+        head += ["CULane F1@50", "mean miss, % of width", "tokens a lane", "malformed lanes", "unfinished answers"]
+        lines = []
+        for form, own in _by_form(results, tuple(FORMS)):
+            rows = [np.asarray(result[way], dtype=np.float64) for result in own if way in result]
+            if rows:
+                lines.append([form, _seeds(own), *_lane_cells(np.sum(rows, axis=0))])
+        if lines:
+            parts.append(f"**{title}**\n\n{_markdown(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def _lane_cells(rows: FloatArray) -> list[str]:
+    def counts(first: str, statistic: Callable[[FloatArray], FloatArray]) -> Estimate:
+        return bootstrap(rows, lambda sums: statistic(sums[..., _AT[first] : _AT[first] + 3]))
+
+    def share(top: str, bottom: str) -> Estimate:
+        return bootstrap(rows, lambda sums: ratio(sums[..., _AT[top]], sums[..., _AT[bottom]]))
+
+    tight, *wider = (f"tp@{t:g}" for t in TOLERANCES)
+    three = ", ".join(f"{counts(tight, statistic).value:.3f}" for statistic in (precision, recall))
+    return [
+        f"{three}, {_cell(counts(tight, f1))}",
+        *(_cell(counts(first, f1)) for first in wider),
+        _cell(counts("culane_tp", f1)),
+        _cell(share("miss_sum", "lanes"), 100, 1),
+        f"{share('tokens', 'lanes_written').value:.1f}",
+        _cell(share("malformed", "lanes_written")),
+        _cell(share("incomplete", "pictures")),
+    ]
+
+
+def _region_table(results: Sequence[Result]) -> str:
+    forms = _by_form(results, REGION_FORMS)
+    lines = []
+    for row in ROWS:
+        cells, asked = [], 0
+        for _, own in forms:
+            answers = [(a["picture"], float(a["said"] == a["right"])) for r in own for a in r["answers"] if a["row"] == row]
+            asked = len(answers) // len(own)
+            cells.append(_accuracy(answers))
+        rights = [a["right"] for a in forms[0][1][0]["answers"] if a["row"] == row]
+        common = max((rights.count(word) for word in set(rights)), default=0) / max(len(rights), 1)
+        lines.append([row, str(asked), f"{common:.3f}", *cells])
+    head = ["row", "questions", "always the commonest word", *(f"{form} (seeds {_seeds(own)})" for form, own in forms)]
+    return _markdown(head, lines)
+
+
+def _accuracy(answers: Sequence[tuple[int, float]]) -> str:
+    rows = np.array([[right, 1.0] for _, right in answers])
+    return _cell(bootstrap(rows, lambda sums: ratio(sums[..., 0], sums[..., 1]), groups=[picture for picture, _ in answers]))
+
+
+def _seeds(results: Sequence[Result]) -> str:
+    return " ".join(str(result["seed"]) for result in sorted(results, key=lambda r: r["seed"]))
+
+
+def _cell(estimate: Estimate, scale: float = 1.0, digits: int = 3) -> str:
+    value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
