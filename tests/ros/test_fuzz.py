@@ -6,7 +6,6 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from getok_drive_msgs.msg import Scene
@@ -23,6 +22,7 @@ from tests.ros.test_node import Camera
 
 NOW_NS = 1_700_000_000_000_000_000
 COUNT = int(os.environ.get("GETOK_FUZZ", "300")) // 2  # of each kind
+_LATEST_NS = 50 * 10**9  # after a message was sent, a slow machine may still look at it
 
 
 @pytest.mark.parametrize("kind", [Image, CompressedImage])
@@ -58,6 +58,7 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
     """Every message that is sent arrives, and the node says of each what the checks say of it here: the counts are equal.
 
     One message at a time and camera, reliably, and the next one only when the node has reported: none can be superseded.
+    Messages are left out whose verdict hangs on when they are looked at (a damaged stamp a second ahead).
     On a machine that stands still for longer than the lease (10 s), DDS forgets the node and finds it again, and what was
     under way then is lost before the node; that alone is sent again, and counted here.
     """
@@ -65,7 +66,7 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
     compressed = kind is CompressedImage
     process = ros.perception(
         transport="compressed" if compressed else "raw", cameras=f"[{', '.join(names)}]",
-        diagnostics_period_s=0.1, max_age_s=60.0, watchdog_s=3600.0, degrade="never",
+        diagnostics_period_s=0.05 if COUNT < 1000 else 0.25, max_age_s=60.0, watchdog_s=3600.0, degrade="never",
     )  # fmt: skip
     ros.activate()
     matches = [0] * len(names)  # how often each publisher has found a subscription
@@ -77,9 +78,22 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
     intakes = [CameraIntake(camera.name, camera.publisher.topic_name, "", compressed, Calibration()) for camera in cameras]
     expected: list[Counter[str]] = [Counter() for _ in names]
 
-    def clock() -> Iterator[int]:
-        while True:
-            yield ros.node.get_clock().now().nanoseconds
+    def now_ns() -> int:
+        return int(ros.node.get_clock().now().nanoseconds)
+
+    def verdict(intake: CameraIntake, data: bytes, at_ns: int) -> str:
+        try:
+            intake.unpack(data, params, at_ns)
+        except FrameRejected as error:
+            return error.reason
+        return "good"
+
+    def timeless(data: bytes) -> bool:
+        fresh = (CameraIntake("any", "", "", compressed, Calibration()) for _ in range(2))
+        return (
+            len({verdict(intake, data, now_ns() + later_ns) for intake, later_ns in zip(fresh, (0, _LATEST_NS), strict=True)})
+            == 1
+        )
 
     def counted(name: str) -> Counter[str]:
         status = ros.status(f": {name}")
@@ -102,14 +116,10 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
 
     ros.wait(lambda: all(matches), what="matches of all publishers")
     again, sent, matches_before = 0, [b""] * len(names), list(matches)
-    for number, data in enumerate(messages(2, kind, COUNT, clock())):
+    stream = filter(timeless, messages(2, kind, 2 * COUNT, iter(now_ns, None)))
+    for number, data in enumerate(itertools.islice(stream, COUNT)):
         at = number % len(names)
-        try:
-            intakes[at].unpack(data, params, ros.node.get_clock().now().nanoseconds)
-        except FrameRejected as error:
-            expected[at][error.reason] += 1
-        else:
-            expected[at]["good"] += 1
+        expected[at][verdict(intakes[at], data, now_ns())] += 1
         cameras[at].publisher.publish(data)
         sent[at] = data
         if at == len(names) - 1 or number == COUNT - 1:

@@ -60,7 +60,7 @@ def test_random_moments_while_busy(ros: Client) -> None:
     picture = ros.picture()
     for name in ("a", "b"):
         ros.start(
-            "camera_source", "-p", f"source:={picture}", "-p", f"camera:={name}", "-p", "rate_hz:=30.0", "-r", f"__node:={name}"
+            "camera_source", "-p", f"source:={picture}", "-p", f"camera:={name}", "-p", "rate_hz:=10.0", "-r", f"__node:={name}"
         )
         for kind, topic in ((Scene, "scene"), (MarkerArray, "markers"), (CompressedImage, "overlay/compressed")):
             ros.collect(kind, f"{NODE}/{name}/{topic}")
