@@ -23,7 +23,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.stem import ConvStem, StemmedTower
+from getok_drive.runtime.stem import GAIN, ConvStem, StemmedTower
 
 OPSET = 18
 IR_VERSION = 9
@@ -123,7 +123,8 @@ class _Graph:
         split = [-1, rows // merge, merge, columns // merge, merge]
         x = self.op("Transpose", self.op("Reshape", x, self.constant("stem.split", split, np.int64)), perm=[1, 3, 2, 4, 0])
         x = self.op("Reshape", x, self.constant("stem.flat", [rows * columns, stem.proj.in_features], np.int64))
-        return self.linear(x, "stem.proj", stem.proj.weight, stem.proj.bias)
+        x = self.linear(x, "stem.proj", stem.proj.weight, stem.proj.bias)
+        return self.op("Mul", x, self.constant("stem.gain", GAIN, np.float32))
 
     def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """The finished, checked model."""

@@ -19,6 +19,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTra
 from getok_drive.errors import ConfigError
 
 GROUPS = 8  # of channels, normalised together
+GAIN = 16.0  # the linear embedding of a trained tower is some 60 long: without it, steps of Adam's size add too little to be seen
 
 
 class Residual(nn.Module):
@@ -100,7 +101,7 @@ class ConvStem(nn.Module):
             x = stage(x)
         merged = x.view(batch, -1, rows // merge, merge, columns // merge, merge)
         embedded: Tensor = self.proj(merged.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1))
-        return embedded
+        return GAIN * embedded
 
 
 class _PatchEmbed(nn.Module):
