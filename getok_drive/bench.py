@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 
 from getok_drive.errors import InputError
+from getok_drive.images import decode_image
 from getok_drive.pipeline import Perceiver
-from getok_drive.sources import decode_image, open_source, procedural_world
+from getok_drive.sources import open_source, procedural_world
 from getok_drive.types import Frame, Scene
 
 _WARM_UP_FRAMES = 3

@@ -9,17 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import BinaryIO
 
 from getok_drive import runtime
 from getok_drive.errors import BundleError, ConfigError, InputError
 from getok_drive.preprocess import Preprocessor
 from getok_drive.runtime.backend import Backend, Geometry
 from getok_drive.runtime.decoding import Prompt
+from getok_drive.strict_json import read_dataclass
 from getok_drive.tokens import prompts
 from getok_drive.tokens.confidence import Calibration
 from getok_drive.tokens.elements import KINDS
@@ -147,7 +146,7 @@ class Bundle:
             if path.stat().st_size > _MOST_CONTRACT_BYTES:
                 raise BundleError(f"{path}: larger than {_MOST_CONTRACT_BYTES} bytes; this is no contract")
             data = path.read_bytes()
-            contract = _read(Contract, json.loads(data), "contract")
+            contract = read_dataclass(Contract, json.loads(data), "contract")
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror}; is {folder} a bundle?") from error
         except (ValueError, RecursionError) as error:
@@ -278,7 +277,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
-def _digest(file: typing.BinaryIO) -> str:  # Python 3.10
+def _digest(file: BinaryIO) -> str:  # Python 3.10
     digest = hashlib.sha256()
     while block := file.read(1 << 20):
         digest.update(block)
@@ -298,46 +297,3 @@ def _find(where: str | Path) -> Path:
         names = ", ".join(built_in()) or "none"
         raise BundleError(f"no bundle {str(where)!r}: neither a folder nor the name of a built-in bundle ({names})")
     return folder
-
-
-# --- JSON to dataclasses, strictly --------------------------------------------------------------------------------------
-
-_T = TypeVar("_T")
-
-
-def _read(expected: type[_T], value: Any, where: str) -> _T:
-    """``value`` as a dataclass, checked field by field.
-
-    Raises:
-        BundleError: names the field.
-    """
-    if not isinstance(value, dict):
-        raise BundleError(f"{where}: expected an object, got {_short(value)}")
-    hints = typing.get_type_hints(expected)
-    names = [item.name for item in dataclasses.fields(expected)]  # type: ignore[arg-type]
-    if missing := [name for name in names if name not in value]:
-        raise BundleError(f"{where}.{missing[0]} is missing")
-    if unknown := [name for name in value if name not in names]:
-        raise BundleError(f"{where}.{unknown[0]} is unknown to this version")
-    return expected(**{name: _value(hints[name], value[name], f"{where}.{name}") for name in names})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read(typing.cast(type, hint), value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if hint in (int, str) and type(value) is hint:
-        return value
-    kind = getattr(hint, "__name__", str(hint)) if origin is None else origin.__name__
-    raise BundleError(f"{where}: expected {kind}, got {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,118 +1,12 @@
 """Sources: every file that may turn up gets the right picture or a clear reason, and one bad file ends nothing."""
 
-import contextlib
-import struct
-import zlib
-
 import cv2
 import numpy as np
 import pytest
 
 from getok_drive.errors import InputError
-from getok_drive.sources import decode_image, open_source, read_image
-
-
-def picture(width: int = 40, height: int = 30) -> np.ndarray:
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 6 % 256, y * 8 % 256, (x + y) * 3 % 256], axis=2).astype(np.uint8)
-
-
-def encoded(suffix: str, image: np.ndarray) -> bytes:
-    return cv2.imencode(suffix, image)[1].tobytes()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that only claims its size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp", ".jpg"])
-def test_colour(suffix, tmp_path):
-    path = tmp_path / f"a{suffix}"
-    path.write_bytes(encoded(suffix, picture()))
-    image = read_image(path)
-    assert image.dtype == np.uint8 and image.shape == (30, 40, 3)
-    if suffix in (".png", ".bmp", ".tif", ".ppm"):
-        np.testing.assert_array_equal(image, picture())
-
-
-def test_grey_becomes_three_equal_channels():
-    grey = picture()[:, :, 1]
-    np.testing.assert_array_equal(decode_image(encoded(".png", grey), "x"), np.repeat(grey[:, :, None], 3, axis=2))
-
-
-def test_alpha_is_dropped():
-    image = np.dstack([picture(), np.full((30, 40), 128, np.uint8)])
-    np.testing.assert_array_equal(decode_image(encoded(".png", image), "x"), picture())
-
-
-def test_sixteen_bits_become_eight():
-    image = picture().astype(np.uint16) * 257
-    difference = decode_image(encoded(".png", image), "x").astype(int) - picture()
-    assert abs(difference).max() <= 1
-    grey = (picture()[:, :, 0].astype(np.uint16) * 257) + 100
-    assert decode_image(encoded(".tif", grey), "x").shape == (30, 40, 3)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("share", [0.98, 0.6, 0.1])
-def test_truncated_files_are_refused(suffix, share):
-    data = encoded(suffix, np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    with pytest.raises(InputError, match="truncated"):
-        decode_image(data[: int(len(data) * share)], "x.jpg")
-    decode_image(data + b"\0" * 100, "x")  # cameras pad
-
-
-def test_a_jpeg_whose_preview_is_whole_but_whose_picture_is_cut_is_refused():
-    preview, data = encoded(".jpg", picture(16, 16)), encoded(".jpg", picture(400, 300))
-    marker = b"\xff\xe1" + struct.pack(">H", len(preview) + 8) + b"Exif\0\0" + preview
-    whole = data[:2] + marker + data[2:]
-    assert decode_image(whole, "x").shape == (300, 400, 3)
-    with pytest.raises(InputError, match="truncated"):
-        decode_image(whole[:-400], "x")
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "empty"),
-        (b"hello, I am no picture", "not an image"),
-        (b"\x00" * 5000, "not an image"),
-        (b"\xff\xd8", "truncated"),
-        (b"\xff\xd8\xff\xe0\x00\x00" * 3, "truncated"),
-        (b"\x89PNG\r\n\x1a\n", "truncated"),
-        (png_header(100_000, 100_000), "100000x100000 px"),
-        (png_header(0, 10), "0x10 px"),
-        (png_header(10, 10), "not an image|cannot be decoded"),
-    ],
-)
-def test_other_bytes_are_refused(data, message):
-    with pytest.raises(InputError, match=message):
-        decode_image(data, "name")
-
-
-def test_a_jpeg_that_claims_to_be_huge_is_refused_before_decoding():
-    data = bytearray(encoded(".jpg", picture()))
-    at = data.index(b"\xff\xc0")
-    data[at + 5 : at + 9] = struct.pack(">HH", 65500, 65500)
-    with pytest.raises(InputError, match="65500x65500"):
-        decode_image(bytes(data), "x")
-
-
-def test_random_bytes_never_do_anything_but_raise_input_errors():
-    rng = np.random.default_rng(0)
-    whole = encoded(".jpg", picture()), encoded(".png", picture())
-    for _ in range(300):
-        data = bytearray(whole[int(rng.integers(2))])
-        for _ in range(int(rng.integers(1, 8))):
-            data[int(rng.integers(len(data)))] = int(rng.integers(256))
-        with contextlib.suppress(InputError):
-            assert decode_image(bytes(data), "x").shape[2] == 3
+from getok_drive.sources import open_source
+from tests.test_images import encoded, picture
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from getok_drive.errors import InputError
-from getok_drive.sources import decode_image
+from getok_drive.images import decode_image
 from getok_drive.types import MAX_IMAGE_PIXELS, ImageBgr
 
 # ROS names a Bayer pattern by its first row and the second row's start; OpenCV's plain names start one pixel later, hence
