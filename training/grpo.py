@@ -46,7 +46,7 @@ from training.grounding_task import GroundingTask
 from training.grpo_config import PRESETS, STAGES, GrpoConfig
 from training.model import load_checkpoint, parameter_count
 from training.pictures import Pictures
-from training.policy import Policy, group_advantages
+from training.policy import Policy, decision_advantages
 from training.presets import override
 from training.rewards.settings import in_every_stage
 from training.rewards.statistics import reward_statistics
@@ -138,12 +138,15 @@ class Trainer:
         self.engine.follow(self.plain.model)
         rollouts = self.rollouts(items, pixels, config.group, config.sampling, self.task.first(self.step))
         sampled_s = time.perf_counter() - clock
-        rewards = self.task.rewards(items, rollouts)
+        credit = None
+        if config.credit == "element":
+            rewards, credit = self.task.judge(items, rollouts)
+        else:
+            rewards = self.task.rewards(items, rollouts)
         overall = np.array([reward["overall"] for reward in rewards]).reshape(len(items), config.group)
         if not np.isfinite(overall).all():
             self._stop("a reward", float("nan"), rollouts, pixels)
-        advantages = group_advantages(overall, config.normalise).reshape(-1)
-        logged = self.updater(rollouts, pixels, advantages)
+        logged = self.updater(rollouts, pixels, decision_advantages(rollouts, overall, credit, config.normalise))
         logged.update(reward_statistics(rewards, overall))
         logged["length"] = float(np.mean([len(r.propose_ids) + len(r.refine_ids or ()) for r in rollouts]))
         logged["decisions"] = float(np.mean([len(r.places) for r in rollouts]))

@@ -10,6 +10,7 @@ from training.sampling import Sampling
 
 TASKS = ("driving", "grounding")
 STAGES = ("placement", "movement")
+CREDITS = ("answer", "element")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class GrpoConfig:
         kl_weight: of the KL term to the checkpoint that the run starts from; 0 leaves the reference out.
         clip_low: PPO's clipping below 1.
         clip_high: and above.
-        normalise: divide advantages by their group's deviation.
+        credit: ``answer``: one advantage for a whole answer, as in the paper; ``element``: each decision has its element's
+            (`training.rewards.credit`), for the driving scene.
+        normalise: divide advantages by their group's deviation; with ``credit=element`` by the step's root mean square.
         epochs: passes over the rollouts of a step.
         minibatches: updates a pass; with one update in all, the ratio is 1 and nothing is clipped.
         prompts_per_pass: pictures of one forward and backward.
@@ -58,6 +61,7 @@ class GrpoConfig:
     kl_weight: float = 0.01
     clip_low: float = 0.2
     clip_high: float = 0.2
+    credit: str = "answer"
     normalise: bool = True
     epochs: int = 1
     minibatches: int = 1
@@ -81,6 +85,10 @@ class GrpoConfig:
             raise ConfigError(f"task={self.task!r}: expected one of {', '.join(TASKS)}")
         if self.stage not in STAGES:
             raise ConfigError(f"stage={self.stage!r}: expected one of {', '.join(STAGES)}")
+        if self.credit not in CREDITS:
+            raise ConfigError(f"credit={self.credit!r}: expected one of {', '.join(CREDITS)}")
+        if self.credit == "element" and self.task != "driving":
+            raise ConfigError("credit=element: only the driving scene (task=driving) says which element earned what")
         if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
             raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
         if -(-self.prompts // self.prompts_per_pass) < self.minibatches:

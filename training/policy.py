@@ -89,24 +89,30 @@ class Answers:
         prefix, prompt_positions, after = prompt_prefix(layout, merged_hw)
         first = min(r.picture for r in rollouts)
         row_of = [r.picture - first for r in rollouts] if shared else list(range(len(rollouts)))
-        ends = [len(prefix)] * (max(row_of) + 1)
+        context = _contexts(rollouts, row_of) if shared else [[] for _ in row_of]
+        ends = [len(prefix) + len(own) for own in context]
         starts = []
         for rollout, row in zip(rollouts, row_of, strict=True):
             starts.append(ends[row])
-            ends[row] += len(rollout.ids)
+            ends[row] += max(0, len(rollout.ids) - len(context[row]))
         shape = (len(ends), max(ends))
         ids, segments = np.zeros(shape, np.int64), np.full(shape, _PADDING, np.int64)
         positions = np.zeros((3, *shape), np.float32)
         ids[:, : len(prefix)], segments[:, : len(prefix)] = prefix, _PROMPT
         positions[:, :, : len(prefix)] = prompt_positions[:, None]
+        for row, own in enumerate(context):
+            span = slice(len(prefix), len(prefix) + len(own))
+            ids[row, span], segments[row, span], positions[:, row, span] = own, _PROMPT, after.copy().append(own)
         picture = np.zeros(len(ends), np.int64)
         columns: list[int] = []
         for number, (rollout, row, start) in enumerate(zip(rollouts, row_of, starts, strict=True)):
-            span = slice(start, start + len(rollout.ids))
-            ids[row, span], segments[row, span] = rollout.ids, number
-            positions[:, row, span] = after.copy().append(rollout.ids)
+            skip = len(context[row])
+            own = rollout.ids[skip:]
+            span = slice(start, start + len(own))
+            ids[row, span], segments[row, span] = own, number
+            positions[:, row, span] = after.copy().append(rollout.ids)[:, skip:]
             picture[row] = rollout.picture - first
-            columns += [start + place - 1 if place else len(prefix) - 1 for place in rollout.places]
+            columns += [start + place - skip - 1 if place > skip else len(prefix) + skip - 1 for place in rollout.places]
         counts = [len(rollout.places) for rollout in rollouts]
         token = [rollout.ids[place] - layout.first_id for rollout in rollouts for place in rollout.places]
         packed = np.concatenate([r.legal for r in rollouts if len(r.places)] or [np.zeros((0, -(-_TABLE_SIZE // 8)), np.uint8)])
@@ -129,6 +135,16 @@ class Answers:
         one, other = self.segments[:, :, None], self.segments[:, None, :]
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
         return (((one == other) | (other == _PROMPT)) & (places[:, None] >= places[None]))[:, None]
+
+
+def _contexts(rollouts: Sequence[Rollout], row_of: Sequence[int]) -> list[list[int]]:
+    """What all answers of a row read before their first decision (a proposal that they refine), for each row."""
+    contexts: list[list[int] | None] = [None] * (max(row_of) + 1)
+    for rollout, row in zip(rollouts, row_of, strict=True):
+        if rollout.places:
+            own, common = rollout.ids[: rollout.places[0]], contexts[row]
+            contexts[row] = own if common is None or common == own else []
+    return [own or [] for own in contexts]
 
 
 class Policy(nn.Module):
@@ -177,6 +193,28 @@ def group_advantages(rewards: npt.NDArray[np.float64], normalise: bool = True, e
     deviation = rewards.std(axis=1, keepdims=True)
     centred = np.where(deviation > 1e-9, centred, 0.0)
     return centred / np.where(deviation > 1e-9, deviation + epsilon, 1.0) if normalise else centred
+
+
+def decision_advantages(
+    rollouts: Sequence[Rollout],
+    overall: npt.NDArray[np.float64],
+    credit: Sequence[npt.NDArray[np.float64]] | None,
+    normalise: bool,
+) -> list[npt.NDArray[np.float64]]:
+    """The advantage of each decision ``(D_i,)`` of each rollout.
+
+    Args:
+        rollouts: of one step.
+        overall: ``(B, G)`` their rewards.
+        credit: advantages of single decisions; None: all decisions of an answer have the answer's, `group_advantages`.
+        normalise: divide by the group's deviation, or ``credit`` by its root mean square over the step.
+    """
+    if credit is None:
+        whole = group_advantages(overall, normalise).reshape(-1)
+        return [np.full(len(r.places), value) for r, value in zip(rollouts, whole, strict=True)]
+    flat = np.concatenate(credit)
+    size = float(np.sqrt(np.mean(flat**2))) if normalise and len(flat) else 1.0
+    return [own / (size or 1.0) for own in credit]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,14 @@ class Turn:
         places: indices into ``ids`` of the decisions.
         log_probs: of each decision under the policy, nats.
         legal: for each decision the legal tokens, packed bits.
+        cut: whether it ended at a token of ``stops``.
     """
 
     ids: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     legal: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def write(
     temperature: float,
     rngs: Sequence[np.random.Generator],
     last_turn: bool,
+    stops: frozenset[int] = frozenset(),
 ) -> list[Turn]:
     """Let every row write one turn to its end.
 
@@ -139,6 +142,7 @@ def write(
         temperature: 0 takes the best token.
         rngs: one a row, so that a row's draws depend on nothing else.
         last_turn: finished rows may be dropped from the batch.
+        stops: local ids that end a turn as soon as one is chosen.
 
     Raises:
         GetokError: a logit is not finite: the model has diverged.
@@ -154,9 +158,9 @@ def write(
 
     while True:
         for index in live:
-            while len(turns[index].ids) < budget and (token := grammars[index].forced()) is not None:
+            while not turns[index].cut and len(turns[index].ids) < budget and (token := grammars[index].forced()) is not None:
                 put(index, token)
-        live = [index for index in live if not grammars[index].done and len(turns[index].ids) < budget]
+        live = [index for index in live if not (grammars[index].done or turns[index].cut) and len(turns[index].ids) < budget]
         if not live:
             return turns
         if last_turn and 2 * len(live) <= len(rows):
@@ -177,6 +181,7 @@ def write(
             turn.log_probs.append(log_prob)
             turn.legal.append(np.packbits(legal))
             put(index, token)
+            turn.cut = token in stops
 
 
 class Sampler:
@@ -212,11 +217,14 @@ class Sampler:
         rows, asked = self._opened(pixel_values, dialogues)
         rows.fork(group)
         grammars = [one.propose(sampling) for one in asked for _ in range(group)]
-        turns = self._write(rows, grammars, sampling.propose_tokens, sampling.temperature, (seed, 1), first, group)
+        drawn = sampling.propose_tokens, sampling.temperature, (seed, 1), first, group, sampling.stops
+        turns = self._write(rows, grammars, *drawn)
         first_id = self._layout.first_id
         return [
-            rollout_of(i // group, grammar.finished_ids(), None, not grammar.done, asked[i // group].opening, turn, first_id)
-            for i, (turn, grammar) in enumerate(zip(turns, grammars, strict=True))
+            rollout_of(
+                i // group, own.finished_ids(), None, not (own.done or turn.cut), asked[i // group].opening, turn, first_id
+            )
+            for i, (turn, own) in enumerate(zip(turns, grammars, strict=True))
         ]
 
     @torch.no_grad()
@@ -259,9 +267,9 @@ class Sampler:
 
     def _write(
         self, rows: Conversations, grammars: Sequence[Grammar], budget: int, temperature: float,
-        seed: tuple[int, int], first: int, group: int,
+        seed: tuple[int, int], first: int, group: int, stops: frozenset[int] = frozenset(),
     ) -> list[Turn]:  # fmt: skip
         """One turn of all rows; ``group`` 0: one row a picture, and another turn follows."""
         size = group or 1
         rngs = [np.random.default_rng((*seed, first + index // size, index % size)) for index in range(len(rows))]
-        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, bool(group))
+        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, bool(group), stops)

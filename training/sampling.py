@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from getok_drive.errors import ConfigError
+from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar
 from getok_drive.tokens.limits import Limits
-from getok_drive.tokens.vocab import OFFSET_ROUNDS
+from getok_drive.tokens.vocab import OFFSET_ROUNDS, TOKEN_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Sampling:
         refine_tokens: most tokens of a refinement.
         rounds: offset rounds of the model.
         limits: greatest numbers of elements and points.
+        last_kind: a scene is drawn, refined and judged up to this kind (``lane``, ``drivable``, ``box``, ``sign``: all of it);
+            what would come later costs nothing and learns nothing.
     """
 
     temperature: float = 1.0
@@ -31,10 +34,31 @@ class Sampling:
     refine_tokens: int = 1024
     rounds: int = OFFSET_ROUNDS
     limits: Limits = field(default_factory=Limits)
+    last_kind: str = KINDS[-1]
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.proposal_temperature < 0 or min(self.propose_tokens, self.refine_tokens) < 1:
             raise ConfigError("sampling: temperatures must be 0 or more, token budgets 1 or more")
+        if self.last_kind not in KINDS:
+            raise ConfigError(f"sampling.last_kind={self.last_kind!r}: expected one of {', '.join(KINDS)}")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of element that are drawn."""
+        return KINDS[: KINDS.index(self.last_kind) + 1]
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Local ids that end a proposal: the kind tokens after ``last_kind``."""
+        return frozenset(TOKEN_ID[f"<{kind}>"] for kind in KINDS if kind not in self.kinds)
+
+
+def until(propose_ids: Sequence[int], stops: frozenset[int]) -> list[int]:
+    """A proposal's elements before the first token of ``stops``, and ``</scene>``."""
+    for at, token in enumerate(propose_ids):
+        if token in stops:
+            return [*propose_ids[:at], TOKEN_ID["</scene>"]]
+    return list(propose_ids)
 
 
 class Dialogue(Protocol):
@@ -62,8 +86,8 @@ class DrivingDialogue:
         return ProposeGrammar(sampling.limits)
 
     def refine(self, propose_ids: Sequence[int], sampling: Sampling) -> Grammar:
-        """Likewise."""
-        return RefineGrammar(propose_ids, sampling.rounds, sampling.limits)
+        """Likewise, of the kinds that are drawn."""
+        return RefineGrammar(until(propose_ids, sampling.stops), sampling.rounds, sampling.limits)
 
 
 DRIVING = DrivingDialogue()

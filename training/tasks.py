@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from getok_drive.types import Scene
 from training.collate import Layout
@@ -15,9 +17,14 @@ from training.datasets import world
 from training.grpo_config import GrpoConfig
 from training.pictures import Pictures, labels_at_cells
 from training.rewards import Completion, driving_movement, driving_placement
+from training.rewards.credit import placement_credit
+from training.rewards.credit_movement import movement_credit
+from training.rewards.driving import completed_scenes, placement_reward
+from training.rewards.driving_movement import movement_reward, refined
+from training.rewards.matching import FloatArray
 from training.rollout import Rollout
 from training.samples import Sample
-from training.sampling import DRIVING, Dialogue, Sampling
+from training.sampling import DRIVING, Dialogue, Sampling, until
 
 
 class Task(Protocol):
@@ -43,8 +50,14 @@ class Task(Protocol):
     def rewards(self, items: Sequence[Any], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
         """Every reward of every answer, in order."""
 
+    def judge(self, items: Sequence[Any], rollouts: Sequence[Rollout]) -> tuple[list[dict[str, float]], list[FloatArray]]:
+        """The rewards, and the advantage of each decision of each answer, for ``credit=element``."""
+
     def scenes(self, item: Any, rollout: Rollout | None) -> Scene:
         """What to draw over the picture: an answer, or the labels for None."""
+
+
+LABELLED = {"lane": "lanes", "drivable": "drivable", "box": "boxes", "sign": "signs"}  # what `Sample.known` calls each kind
 
 
 @dataclass(slots=True)
@@ -85,10 +98,30 @@ class DrivingTask:
 
     def rewards(self, items: Sequence[Sample], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
         """`driving_placement` or `driving_movement`."""
-        config, placement = self.config, self.config.stage == "placement"
-        labels = [labels_at_cells(item) if placement and config.cell_labels else item for item in items]
-        batch = [completion(labels[r.picture], r, config.sampling) for r in rollouts]
-        return (driving_placement if placement else driving_movement)(batch, config.rewards)
+        batch = self._completions(items, rollouts)
+        return (driving_placement if self.config.stage == "placement" else driving_movement)(batch, self.config.rewards)
+
+    def judge(self, items: Sequence[Sample], rollouts: Sequence[Rollout]) -> tuple[list[dict[str, float]], list[FloatArray]]:
+        """See `Task`."""
+        batch, settings, group = self._completions(items, rollouts), self.config.rewards, self.config.group
+        if self.config.stage == "placement":
+            scenes, ious = completed_scenes(batch)
+            rewards = [placement_reward(*own, settings) for own in zip(batch, scenes, ious, strict=True)]
+            tokens, skip = placement_credit(batch, scenes, ious, group, settings), [0] * len(batch)
+        else:
+            judged = refined(batch, settings)
+            rewards = [movement_reward(own, settings) for own in judged]
+            tokens = movement_credit(judged, group, settings)
+            skip = [len(r.propose_ids) + len(self.layout.refine_turn) for r in rollouts]
+        own = zip(tokens, rollouts, skip, strict=True)
+        return rewards, [values[np.array(r.places, dtype=np.int64) - before] for values, r, before in own]
+
+    def _completions(self, items: Sequence[Sample], rollouts: Sequence[Rollout]) -> list[Completion]:
+        placement = self.config.stage == "placement"
+        labels = [labels_at_cells(item) if placement and self.config.cell_labels else item for item in items]
+        drawn = {LABELLED[kind] for kind in self.config.sampling.kinds}
+        labels = [replace(item, known=tuple(kind for kind in item.known if kind in drawn)) for item in labels]
+        return [completion(labels[r.picture], r, self.config.sampling) for r in rollouts]
 
     def scenes(self, item: Sample, rollout: Rollout | None) -> Scene:
         """See `Task`."""
@@ -99,4 +132,5 @@ class DrivingTask:
 
 def completion(labels: Sample, rollout: Rollout, sampling: Sampling) -> Completion:
     """A rollout with its labels, as the rewards take it."""
-    return Completion(labels, rollout.propose_ids, rollout.refine_ids, rollout.truncated, sampling.rounds, sampling.limits)
+    proposed = until(rollout.propose_ids, sampling.stops)
+    return Completion(labels, proposed, rollout.refine_ids, rollout.truncated, sampling.rounds, sampling.limits)

@@ -46,13 +46,15 @@ class Updater:
     layout: Layout
     stop: Callable[[str, float, Sequence[Rollout], Tensor], NoReturn]
 
-    def __call__(self, rollouts: Sequence[Rollout], pixels: Tensor, advantages: npt.NDArray[np.float64]) -> dict[str, float]:
+    def __call__(
+        self, rollouts: Sequence[Rollout], pixels: Tensor, advantages: Sequence[npt.NDArray[np.float64]]
+    ) -> dict[str, float]:
         """The policy's update on one step's rollouts.
 
         Args:
             rollouts: a picture's ``group`` side by side.
             pixels: of the pictures.
-            advantages: one a rollout.
+            advantages: of each rollout's decisions.
         """
         config, merge = self.config, self.preprocess.merge_size
         merged_hw = (self.preprocess.grid_hw[0] // merge, self.preprocess.grid_hw[1] // merge)
@@ -95,14 +97,14 @@ class Updater:
 
     @torch.no_grad()
     def _targets(
-        self, answers: Answers, rollouts: Sequence[Rollout], advantages: npt.NDArray[np.float64]
+        self, answers: Answers, rollouts: Sequence[Rollout], advantages: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Of each decision: log-probability when drawn, under the reference, and its answer's advantage."""
+        """Of each decision: log-probability when drawn, under the reference, and its advantage."""
         device = answers.ids.device
         old = torch.from_numpy(np.concatenate([r.log_probs for r in rollouts])).to(device)
-        repeated = np.repeat(advantages, [len(r.places) for r in rollouts]).astype(np.float32)
+        flat = np.concatenate(advantages).astype(np.float32)
         reference = None
         if self.reference is not None:
             with autocast(self.accelerator):
                 reference, _ = self.reference(answers, self.preprocess.grid_hw, self.config.sampling.temperature)
-        return old, reference, torch.from_numpy(repeated).to(device)
+        return old, reference, torch.from_numpy(flat).to(device)

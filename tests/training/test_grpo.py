@@ -17,10 +17,12 @@ pytest.importorskip("accelerate")
 
 from getok_drive.errors import ConfigError, GetokError  # noqa: E402
 from getok_drive.tokens.elements import propose_ids  # noqa: E402
+from getok_drive.tokens.vocab import LANE_COLORS, TABLE, TOKEN_ID  # noqa: E402
 from training import grpo  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
 from training.pictures import Pictures, labels_at_cells  # noqa: E402
+from training.policy import decision_advantages  # noqa: E402
 from training.presets import override  # noqa: E402
 from training.rewards import Completion, RewardSettings, driving_placement  # noqa: E402
 from training.rewards.settings import in_every_stage  # noqa: E402
@@ -146,6 +148,41 @@ def test_accumulation_and_layout_change_nothing(tiny_checkpoint, tmp_path):
     for other in results[1:]:
         for name in ("loss", "grad_norm", "entropy"):
             assert other[name] == pytest.approx(results[0][name], rel=1e-3, abs=1e-6), name
+
+
+@pytest.mark.parametrize("stage", ["placement", "movement"])
+def test_each_decision_has_the_credit_of_its_element(tiny_checkpoint, tmp_path, stage):
+    settings = [*SMALL, "credit=element", "sampling.proposal_temperature=1.0", "share_prefix=True"]
+    trainer = grpo.Trainer(override(replace(grpo.PRESETS["tiny"], stage=stage), settings), tmp_path, tiny_checkpoint)
+    items = trainer.task.at(0)
+    rollouts = trainer.rollouts(items, trainer.pixels(items), 4, trainer.config.sampling, 0)
+    rewards, credit = trainer.task.judge(items, rollouts)
+    np.testing.assert_equal(rewards, trainer.task.rewards(items, rollouts))
+    lane_words = {TOKEN_ID[f"<{word}>"] for word in LANE_COLORS}
+    for rollout, own in zip(rollouts, credit, strict=True):
+        tokens = np.array([rollout.ids[place] - trainer.layout.first_id for place in rollout.places])
+        assert own.shape == tokens.shape
+        if stage == "placement":
+            assert not own[[token in lane_words for token in tokens.tolist()]].any()
+        else:
+            assert ((tokens >= TABLE.offset_base) & (tokens <= TABLE.delete)).all()
+    assert np.concatenate(credit).any()
+    if stage == "movement":  # what one answer to a point is above the mean, the others are below
+        assert np.concatenate(credit).min() < 0 < np.concatenate(credit).max()
+    record = trainer.train_step()
+    assert np.isfinite(record["loss"]) and record["grad_norm"] > 0
+
+
+def test_advantages_of_decisions_are_scaled_together():
+    credit = [np.array([3.0, 0.0]), np.array([-4.0]), np.zeros(0)]
+    scaled = np.concatenate(decision_advantages([], np.zeros((1, 3)), credit, True))
+    assert np.mean(scaled**2) == pytest.approx(1.0) and scaled[0] / scaled[2] == pytest.approx(-0.75)
+    assert decision_advantages([], np.zeros((1, 3)), credit, False)[1] == pytest.approx(-4.0)
+    assert not np.concatenate(decision_advantages([], np.zeros((1, 2)), [np.zeros(2), np.zeros(1)], True)).any()
+    with pytest.raises(ConfigError, match="credit"):
+        override(grpo.PRESETS["tiny"], ["credit=word"])
+    with pytest.raises(ConfigError, match="task=driving"):
+        override(grpo.PRESETS["tiny"], ["credit=element", "task=grounding"])
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(tiny_checkpoint, tmp_path):

@@ -22,7 +22,8 @@ from training.collate import Layout  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint, position_rule  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
-from training.rollout import Sampler, Sampling, log_prob_of, pick  # noqa: E402
+from training.rollout import Sampler, log_prob_of, pick  # noqa: E402
+from training.sampling import Sampling, until  # noqa: E402
 from training.visual import encode_pictures  # noqa: E402
 
 LIMITS = Limits(lanes=2, lane_points=4, polygons=1, polygon_vertices=5, boxes=3, signs=2)
@@ -113,6 +114,34 @@ def test_draws_depend_on_the_seed_and_the_row_alone(loaded, pixels):
     assert [r.propose_ids for r in sampler(loaded).place(pixels[:1], 2, SEED)] == [r.propose_ids for r in first[:2]]
     assert [r.propose_ids for r in sampler(loaded).place(pixels[1:], 2, SEED, first=1)] == [r.propose_ids for r in first[2:]]
     assert [r.propose_ids for r in sampler(loaded).place(pixels, 2, 8)] != [r.propose_ids for r in first]
+
+
+def test_a_scene_can_be_drawn_up_to_a_kind(loaded, pixels):
+    later = {TOKEN_ID["<box>"], TOKEN_ID["<sign>"]}
+    rollouts = sampler(loaded, last_kind="drivable").place(pixels, 4, SEED)
+    assert any(r.ids and r.ids[-1] - loaded[1].first_id in later for r in rollouts)  # the choice to go on is a decision too
+    for rollout in rollouts:
+        assert not later & set(rollout.propose_ids) and not rollout.truncated
+        assert rollout.propose_ids[-1] == TOKEN_ID["</scene>"]
+    whole = sampler(loaded, proposal_temperature=1.0).move(pixels, 2, SEED)
+    lanes = sampler(loaded, proposal_temperature=1.0, last_kind="lane").move(pixels, 2, SEED)
+    for rollout, full in zip(lanes, whole, strict=True):
+        assert rollout.propose_ids == full.propose_ids  # what is refined was proposed as ever
+        own = until(rollout.propose_ids, Sampling(last_kind="lane").stops)
+        assert [t for t in rollout.refine_ids or () if t < 1024] == [t for t in own if t < 1024]
+    assert sum(len(r.places) for r in lanes) < sum(len(r.places) for r in whole)
+    with pytest.raises(ConfigError, match="last_kind"):
+        Sampling(last_kind="tree")
+
+
+def test_a_shared_row_holds_the_proposal_once(loaded, pixels):
+    rollouts = sampler(loaded, proposal_temperature=1.0).move(pixels, 3, SEED)
+    answers = Answers.of(rollouts, pixels, loaded[1], MERGED, True)
+    prompt = (answers.segments == -1).sum(dim=1)
+    fixed = len(loaded[1].before) + MERGED[0] * MERGED[1] + len(loaded[1].after)
+    for row, rollout in enumerate(rollouts[::3]):
+        if rollout.places:
+            assert prompt[row] == fixed + rollout.places[0]
 
 
 @pytest.mark.parametrize("shared", [False, True])

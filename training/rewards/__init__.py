@@ -7,6 +7,7 @@
 | `movement` | stage 2 of the paper: point refinement (eq. 13), box refinement, mask IoU gain |
 | `driving` | the driving scene: lanes, areas, boxes, signs by the official metrics |
 | `driving_movement` | what a refinement mended in it |
+| `credit`, `credit_movement` | which element, which point earned it: advantages of single decisions |
 | `settings` | every constant and every weight |
 
 Four entry points take a batch and return a list of dicts, one an answer, each with ``overall`` and every reward by name:

@@ -185,8 +185,7 @@ def driving_placement(batch: Sequence[Completion], settings: RewardSettings | No
     """Rewards of proposed scenes (or of refined ones, where `Completion.refine_ids` is given), with ``overall``."""
     settings = settings or RewardSettings()
     return [
-        weighted(_placement(item, scene, ious, settings), settings.driving_placement)
-        for item, scene, ious in zip(batch, *completed_scenes(batch), strict=True)
+        placement_reward(item, scene, ious, settings) for item, scene, ious in zip(batch, *completed_scenes(batch), strict=True)
     ]
 
 
@@ -202,15 +201,17 @@ def completed_scenes(batch: Sequence[Completion]) -> tuple[list[Scene], list[Flo
     return scenes, [ious[index] for index in range(len(batch))]
 
 
-def _placement(item: Completion, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
+def placement_reward(item: Completion, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
+    """Rewards of one scene, with ``overall``; ``scene`` and ``ious`` as of `completed_scenes`."""
     labels = item.labels
-    return {
+    rewards = {
         "format": format_reward(not item.truncated and not scene.report.dropped),
         "non_repetition": non_repetition(labels, scene, settings),
         **scene_rewards(labels, scene, ious, settings),
         "lane_closeness": lane_closeness(labels, scene, settings.lane_limit) if "lanes" in labels.known else NAN,
         "box": box_closeness(labels, scene, settings.l1_scale_px) if "boxes" in labels.known else NAN,
     }
+    return weighted(rewards, settings.driving_placement)
 
 
 def scene_rewards(labels: Sample, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:

@@ -3,6 +3,7 @@ r"""Rewards of a refined driving scene: did the offsets mend the proposal? The s
 | reward | measures |
 |---|---|
 | point_refinement | eq. 13 over lane, outline and sign points, see below |
+| point_closeness | how near lane points are to their label: dense where eq. 13 sees no difference (not in the paper) |
 | lane_gain, polygon_gain | the paper's mask IoU gain: `movement.relative_gain` of the lanes' stroke IoU, of the area's IoU |
 | box_refinement | `movement.box_refinement` |
 
@@ -16,7 +17,7 @@ one, within `lane_limit`); without one, its points should be deleted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +88,60 @@ def _moved(element: Proposed, answers: Sequence[Answer], rounds: int, size_wh: t
     return Moved(element.kind, word, norm_to_px(before, size_wh), norm_to_px(after, size_wh), deleted)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """A refinement, judged point by point and element by element.
+
+    Attributes:
+        item: the completion.
+        scene: what its ids mean.
+        lane_ious: as of `driving.lane_ious`.
+        elements: before and after.
+        points: eq. 13 of each point of each element, see `point_refinements`.
+        closeness: of each point of each lane, see `point_closeness`.
+        strokes: of each lane, see `lane_strokes`.
+        boxes: of each box, see `box_refinements`.
+    """
+
+    item: Completion
+    scene: Scene
+    lane_ious: FloatArray
+    elements: list[Moved]
+    points: list[FloatArray]
+    closeness: list[FloatArray]
+    strokes: dict[int, tuple[float, float] | None]
+    boxes: FloatArray
+
+    def polygon_gain(self, floor: float) -> float:
+        """Relative gain of the united areas' IoU; NaN without an area."""
+        labels, unmoved = self.item.labels, replace(self.item, refine_ids=None).scene()
+        if "drivable" not in labels.known or not unmoved.drivable:
+            return NAN
+        return float(relative_gain(polygon_iou(labels, unmoved), polygon_iou(labels, self.scene), floor))
+
+
+def refined(batch: Sequence[Completion], settings: RewardSettings) -> list[Refined]:
+    """Every completion judged.
+
+    Raises:
+        ValueError: a completion without a refinement.
+    """
+    if any(item.refine_ids is None for item in batch):
+        raise ValueError("driving_movement: a completion has no refine_ids; give [] for an empty refinement")
+    result = []
+    for item, scene, ious in zip(batch, *completed_scenes(batch), strict=True):
+        labels, elements = item.labels, moved_elements(item)
+        label_of = nearest_lanes(labels, elements, settings.lane_limit) if "lanes" in labels.known else {}
+        result.append(
+            Refined(
+                item, scene, ious, elements, point_refinements(labels, elements, label_of, item.rounds, settings),
+                point_closeness(labels, elements, label_of, settings), lane_strokes(labels, elements, label_of),
+                box_refinements(labels, elements, settings),
+            )
+        )  # fmt: skip
+    return result
+
+
 def driving_movement(batch: Sequence[Completion], settings: RewardSettings | None = None) -> list[dict[str, float]]:
     """Rewards of refinements, with ``overall``; NaN for what the picture has nothing of.
 
@@ -94,100 +149,112 @@ def driving_movement(batch: Sequence[Completion], settings: RewardSettings | Non
         ValueError: a completion without a refinement.
     """
     settings = settings or RewardSettings()
-    if any(item.refine_ids is None for item in batch):
-        raise ValueError("driving_movement: a completion has no refine_ids; give [] for an empty refinement")
-    return [
-        weighted(_movement(item, scene, ious, settings), settings.driving_movement)
-        for item, scene, ious in zip(batch, *completed_scenes(batch), strict=True)
-    ]
+    return [movement_reward(own, settings) for own in refined(batch, settings)]
 
 
-def _movement(item: Completion, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
-    labels, elements = item.labels, moved_elements(item)
-    unmoved = replace(item, refine_ids=None).scene()
-    return {
-        "format": format_reward(not item.truncated and not scene.report.dropped),
-        "point_refinement": _point_refinement(labels, elements, item.rounds, settings),
-        "lane_gain": _lane_gain(labels, elements, settings),
-        "polygon_gain": _polygon_gain(labels, scene, unmoved, settings.gain_floor),
-        "box_refinement": _box_refinement(labels, elements, settings),
-        **scene_rewards(labels, scene, ious, settings),
+def movement_reward(own: Refined, settings: RewardSettings) -> dict[str, float]:
+    """Rewards of one refinement, with ``overall``."""
+    floor = settings.gain_floor
+    rewards = {
+        "format": format_reward(not own.item.truncated and not own.scene.report.dropped),
+        "point_refinement": _mean(np.concatenate([np.zeros(0), *own.points])),
+        "point_closeness": _mean(np.concatenate([np.zeros(0), *own.closeness])),
+        "lane_gain": _mean([stroke_gain(own.elements[k], ious, floor) for k, ious in own.strokes.items()]),
+        "polygon_gain": own.polygon_gain(floor),
+        "box_refinement": _mean(own.boxes),
+        **scene_rewards(own.item.labels, own.scene, own.lane_ious, settings),
     }
+    return weighted(rewards, settings.driving_movement)
 
 
-def _nearest_lanes(labels: Sample, lanes: Sequence[Moved], limit: float) -> dict[int, int]:
-    """The label of each proposed lane that has one."""
-    distances = lane_distances([lane.points_px for lane in labels.lanes], [lane.before_px for lane in lanes])
+def _mean(values: npt.ArrayLike) -> float:
+    """NaN of nothing."""
+    each = np.asarray(values, dtype=np.float64)
+    return float(each.mean()) if each.size else NAN
+
+
+def nearest_lanes(labels: Sample, elements: Sequence[Moved], limit: float) -> dict[int, int]:
+    """The label of each element that is a lane and has one."""
+    lanes = [k for k, element in enumerate(elements) if element.kind == "lane"]
+    distances = lane_distances([lane.points_px for lane in labels.lanes], [elements[k].before_px for k in lanes])
     rows, columns = assign_within(distances, limit * labels.size_wh[0])
-    return dict(zip(columns.tolist(), rows.tolist(), strict=True))
+    return {lanes[column]: row for row, column in zip(rows.tolist(), columns.tolist(), strict=True)}
 
 
-def _point_refinement(labels: Sample, elements: Sequence[Moved], rounds: int, settings: RewardSettings) -> float:
-    """Mean of eq. 13 over the points of lanes, outlines and signs of the labelled kinds."""
+def point_refinements(
+    labels: Sample, elements: Sequence[Moved], label_of: Mapping[int, int], rounds: int, settings: RewardSettings
+) -> list[FloatArray]:
+    """Eq. 13 of each point of each element; empty for boxes and for kinds that are not labelled."""
     width_px = labels.size_wh[0]
     reach_px = float(np.hypot(*labels.size_wh)) * (1.0 - 0.5**rounds) / GRID_SIZE
-    scores: list[FloatArray] = []
+    scores = [np.zeros(0) for _ in elements]
 
-    def score(element: Moved, curves: Sequence[npt.ArrayLike], radius_px: float) -> None:
+    def score(k: int, curves: Sequence[npt.ArrayLike], radius_px: float) -> None:
         def distance(points_px: FloatArray) -> FloatArray:
             each = [distances_to_line(points_px, curve) for curve in curves]
             return np.min(each, axis=0) if each else np.full(len(points_px), np.inf)
 
-        before = distance(element.before_px)
-        scores.append(
-            point_scores(
-                before <= radius_px, distance(element.after_px) <= radius_px, element.deleted, before > radius_px + reach_px
-            )
+        before = distance(elements[k].before_px)
+        scores[k] = point_scores(
+            before <= radius_px, distance(elements[k].after_px) <= radius_px, elements[k].deleted, before > radius_px + reach_px
         )
 
-    lanes = [element for element in elements if element.kind == "lane"]
     if "lanes" in labels.known:
-        label_of = _nearest_lanes(labels, lanes, settings.lane_limit)
-        for k, lane in enumerate(lanes):
-            score(lane, [labels.lanes[label_of[k]].points_px] if k in label_of else [], settings.lane_radius * width_px)
+        for k, element in enumerate(elements):
+            if element.kind == "lane":
+                score(k, [labels.lanes[label_of[k]].points_px] if k in label_of else [], settings.lane_radius * width_px)
     if "drivable" in labels.known:
         outlines = [np.concatenate([a.polygon_px, a.polygon_px[:1]]).astype(np.float64) for a in labels.drivable]
-        for element in elements:
+        for k, element in enumerate(elements):
             if element.kind == "drivable":
-                score(element, outlines, settings.lane_radius * width_px)
+                score(k, outlines, settings.lane_radius * width_px)
     if "signs" in labels.known:
-        for element in elements:
+        for k, element in enumerate(elements):
             if element.kind == "sign":
                 points = [np.reshape(s.point_px, (1, 2)) for s in labels.signs if s.class_name == element.word]
-                score(element, points, SIGN_RADIUS * width_px)
-    return float(np.concatenate(scores).mean()) if scores else NAN
+                score(k, points, SIGN_RADIUS * width_px)
+    return scores
 
 
-def _lane_gain(labels: Sample, elements: Sequence[Moved], settings: RewardSettings) -> float:
-    """Mean relative gain of stroke IoU over the lanes; one without a label: 1 if it was deleted, else 0."""
-    lanes = [element for element in elements if element.kind == "lane"]
-    if "lanes" not in labels.known or not lanes:
-        return NAN
-    label_of = _nearest_lanes(labels, lanes, settings.lane_limit)
-    gains = []
-    for k, lane in enumerate(lanes):
-        if k not in label_of:
-            gains.append(float(len(lane.kept_px) < 2))
-            continue
-        truth, sizes = [labels.lanes[label_of[k]].points_px], (labels.size_wh, culane.PICTURE_WH)
-        before, after = culane.stroke_ious(
-            [culane.scale_points(truth[0], *sizes)], [culane.scale_points(p, *sizes) for p in (lane.before_px, lane.kept_px)]
-        )[0]
-        gains.append(float(relative_gain(before, after, settings.gain_floor)))
-    return float(np.mean(gains))
+def point_closeness(
+    labels: Sample, elements: Sequence[Moved], label_of: Mapping[int, int], settings: RewardSettings
+) -> list[FloatArray]:
+    """Of each lane's points: clip(1 - distance / `RewardSettings.point_limit`, 0, 1) to its label, 0 where deleted.
+
+    Dense where eq. 13 sees no difference between near and far. Lanes without a label, and other kinds, have none.
+    """
+    result = [np.zeros(0) for _ in elements]
+    for k, row in label_of.items():
+        distances = distances_to_line(elements[k].after_px, labels.lanes[row].points_px)
+        near = np.clip(1.0 - distances / (settings.point_limit * labels.size_wh[0]), 0.0, 1.0)
+        result[k] = np.where(elements[k].deleted, 0.0, near)
+    return result
 
 
-def _polygon_gain(labels: Sample, scene: Scene, unmoved: Scene, floor: float) -> float:
-    if "drivable" not in labels.known or not unmoved.drivable:
-        return NAN
-    return float(relative_gain(polygon_iou(labels, unmoved), polygon_iou(labels, scene), floor))
+def lane_strokes(labels: Sample, elements: Sequence[Moved], label_of: Mapping[int, int]) -> dict[int, tuple[float, float] | None]:
+    """Of each element that is a lane: its stroke's IoU with its label before and after; None for one without a label."""
+    sizes = (labels.size_wh, culane.PICTURE_WH)
+    result: dict[int, tuple[float, float] | None] = {}
+    for k, lane in enumerate(elements):
+        if lane.kind == "lane" and k in label_of:
+            truth = [culane.scale_points(labels.lanes[label_of[k]].points_px, *sizes)]
+            ious = culane.stroke_ious(truth, [culane.scale_points(p, *sizes) for p in (lane.before_px, lane.kept_px)])[0]
+            result[k] = float(ious[0]), float(ious[1])
+        elif lane.kind == "lane" and "lanes" in labels.known:
+            result[k] = None
+    return result
 
 
-def _box_refinement(labels: Sample, elements: Sequence[Moved], settings: RewardSettings) -> float:
-    """Mean of `movement.box_refinement` over the boxes; labels by eq. 9 (whatever their class) of the proposal."""
+def stroke_gain(lane: Moved, ious: tuple[float, float] | None, floor: float) -> float:
+    """Relative gain of a lane of `lane_strokes`; without a label: 1 if it was deleted, else 0."""
+    return float(len(lane.kept_px) < 2) if ious is None else float(relative_gain(*ious, floor))
+
+
+def box_refinements(labels: Sample, elements: Sequence[Moved], settings: RewardSettings) -> FloatArray:
+    """`movement.box_refinement` of each box, in order; labels by eq. 9 (whatever their class) of the proposal."""
     boxes = [element for element in elements if element.kind == "box"]
-    if "boxes" not in labels.known or not boxes:
-        return NAN
+    if not boxes or "boxes" not in labels.known:
+        return np.zeros(0)
     half_cell = 0.5 / GRID_SIZE * np.array(labels.size_wh)
     before, after = (np.stack([_xyxy(points, half_cell) for points in side]) for side in zip(
         *[(b.before_px, b.after_px) for b in boxes], strict=True
@@ -199,7 +266,7 @@ def _box_refinement(labels: Sample, elements: Sequence[Moved], settings: RewardS
     label = np.full((len(boxes), 4), np.nan)
     label[p] = truth[g]
     gone = np.array([bool(b.deleted.any()) for b in boxes])
-    return float(box_refinement(before, after, gone, label, settings.gain_floor).mean())
+    return box_refinement(before, after, gone, label, settings.gain_floor)
 
 
 def _xyxy(corners_px: FloatArray, half_cell_px: FloatArray) -> FloatArray:

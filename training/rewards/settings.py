@@ -52,6 +52,7 @@ class DrivingMovementWeights:
 
     format: float = 0.5
     point_refinement: float = 0.5
+    point_closeness: float = 0.5
     lane_gain: float = 1.0
     polygon_gain: float = 1.0
     box_refinement: float = 1.0
@@ -80,6 +81,7 @@ class RewardSettings:
         lane_thresholds: stroke IoUs at which lane F1 is taken; the mean counts.
         lane_limit: a lane further from every label than this share of the width has no label; also where closeness becomes 0.
         lane_radius: a lane's or outline's point counts as on it within this share of the width (CULane's half stroke: 15 / 1640).
+        point_limit: share of the width at which the closeness of a lane's point becomes 0: a cell's.
         box_threshold: IoU of a detected box.
         box_min_height: labels shorter than this share of the height are ignored, and so are predictions. The headline metric has
             0.05; as a reward that would make small boxes free, so it is 0.
@@ -101,6 +103,7 @@ class RewardSettings:
     lane_thresholds: tuple[float, ...] = (0.5, 0.75)
     lane_limit: float = 1 / 16
     lane_radius: float = 15 / 1640
+    point_limit: float = 1 / 32
     box_threshold: float = 0.5
     box_min_height: float = 0.0
     duplicate_iou: float = 0.8
@@ -111,7 +114,15 @@ class RewardSettings:
     driving_movement: DrivingMovementWeights = field(default_factory=DrivingMovementWeights)
 
     def __post_init__(self) -> None:
-        for name in ("l1_scale_px", "saturation_points", "spread_scale", "gain_floor", "lane_limit", "lane_radius"):
+        for name in (
+            "l1_scale_px",
+            "saturation_points",
+            "spread_scale",
+            "gain_floor",
+            "lane_limit",
+            "lane_radius",
+            "point_limit",
+        ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"rewards.{name}: expected a number above 0, got {getattr(self, name)!r}")
         for stage in STAGES:

@@ -1,0 +1,110 @@
+"""Credit of single decisions, worked by hand on scenes of few tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from getok_drive.tokens.vocab import OFFSET_ROUNDS
+from tests.training.test_rewards_driving import (
+    AREA_CELLS,
+    CAR_CELLS,
+    DELETE,
+    END,
+    LANE_CELLS,
+    PERFECT,
+    STAY,
+    area,
+    car,
+    cell,
+    labels,
+    lane,
+    off_grid,
+    refined,
+)
+from training.rewards import Completion, RewardSettings
+from training.rewards.credit import placement_credit
+from training.rewards.credit_movement import movement_credit
+from training.rewards.driving import completed_scenes
+from training.rewards.driving_movement import refined as judged
+
+ONLY_LANES = labels(drivable=(), boxes=(), signs=(), known=("lanes",))
+FAR_CELLS = [cell(28, 30), cell(29, 24), cell(30, 18)]
+SETTINGS = RewardSettings()
+LANE = SETTINGS.driving_placement.lane_f1 + SETTINGS.driving_placement.lane_closeness
+
+
+def placement(truth, *answers):
+    batch = [Completion(truth, ids) for ids in answers]
+    return placement_credit(batch, *completed_scenes(batch), len(answers), SETTINGS)
+
+
+def movement(truth, *answers):
+    batch = [Completion(truth, PERFECT, refined(PERFECT, own)) for own in answers]
+    return movement_credit(judged(batch, SETTINGS), len(answers), SETTINGS)
+
+
+def test_a_lane_is_held_against_the_group_and_against_half_the_f1():
+    right, nothing = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], END)
+    start = LANE * (1.0 - 0.5 * 2 * 1 / (1 + 2))  # D = 2 sum q / (P + L): one written, two labelled
+    place = LANE * (1.0 - 1 / 2)  # the other answer earned nothing on this label
+    np.testing.assert_allclose(right, [start, 0, 0, place, place, place, place])  # the words are not judged, the end is
+    np.testing.assert_array_equal(nothing, [0.0])
+
+
+def test_a_lane_without_a_label_is_pushed_away():
+    right, wrong = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], [*lane(*FAR_CELLS), *END])
+    assert wrong[0] == pytest.approx(LANE * (0.0 - 0.5 * 2 * 1 / (2 + 2)))
+    np.testing.assert_allclose(wrong[3:], -LANE / 2)
+    assert (right[3:] > 0).all()
+
+
+def test_a_lucky_box_does_not_pay_the_lane():
+    truth = labels(drivable=(), signs=(), known=("lanes", "boxes"))
+    with_box, without = placement(truth, [*lane(*LANE_CELLS), *car(*CAR_CELLS), *END], [*lane(*LANE_CELLS), *END])
+    np.testing.assert_array_equal(with_box[3:6], 0.0)
+    np.testing.assert_array_equal(without[3:6], 0.0)
+    assert with_box[6] > 0 and (with_box[7:10] > 0).all()  # writing it, its class, its corners
+
+
+def test_a_copy_of_a_lane_is_not_paid_twice():
+    once, twice = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], [*lane(*LANE_CELLS), *lane(*LANE_CELLS), *END])
+    assert once[0] > 0
+    assert sorted(np.sign(twice[[0, 6]])) == [-1, 1]
+
+
+def test_equal_areas_teach_nothing_about_their_place():
+    truth = labels(lanes=(), boxes=(), signs=(), known=("drivable",))
+    for own in placement(truth, *[[*area(*AREA_CELLS), *END]] * 3):
+        np.testing.assert_allclose(own[1:], 0.0, atol=1e-12)
+        assert own[0] > 0
+
+
+def test_kinds_that_are_not_labelled_or_not_paid_earn_nothing():
+    answers = [[*lane(*LANE_CELLS), *car(*CAR_CELLS), *END], [*lane(*FAR_CELLS), *car(*CAR_CELLS), *END]]
+    for own in placement(ONLY_LANES, *answers):
+        assert not own[7:].any()
+    free = RewardSettings(driving_placement=type(SETTINGS.driving_placement)(lane_f1=0, lane_closeness=0))
+    batch = [Completion(ONLY_LANES, ids) for ids in answers]
+    assert not np.concatenate(placement_credit(batch, *completed_scenes(batch), 2, free)).any()
+
+
+def test_points_that_were_mended_are_paid_and_the_others_are_not():
+    truth, right = off_grid()
+    keen, lazy = movement(truth, right, [STAY] * len(right))
+    np.testing.assert_allclose(keen, -lazy)  # two answers: what one is above the mean, the other is below
+    ids = refined(PERFECT, right)
+    given_back = [at for at, token in enumerate(ids) if token < 1024]
+    assert not keen[given_back].any() and not keen[[0, -1]].any()
+    first = given_back[0] + 1
+    assert (keen[first : first + OFFSET_ROUNDS] > 0.5).all()
+    sign = given_back[-1] + 1
+    np.testing.assert_array_equal(keen[sign : sign + OFFSET_ROUNDS], 0.0)  # its disc held it before, too
+
+
+def test_deleting_a_lane_that_is_there_is_the_worst_of_answers():
+    truth, right = off_grid()
+    deleted = [*[DELETE] * 3, *right[3:]]
+    keen, lazy, gone = movement(truth, right, [STAY] * len(right), deleted)
+    assert gone[2] < lazy[2] < keen[2]
+    assert gone.shape == (len(refined(PERFECT, deleted)),)
