@@ -18,12 +18,11 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.stem import GAIN, ConvStem, StemmedTower
 
 OPSET = 18
 IR_VERSION = 9
@@ -82,49 +81,8 @@ class _Graph:
         both = self.linear(x, f"{name}.gate_up", torch.cat((source.gate_proj.weight, source.up_proj.weight)), biases)
         gate, up = f"{name}.gate", f"{name}.up"
         self.op("Split", both, outputs=(gate, up), axis=-1, num_outputs=2)
-        return self.linear(self.op("Mul", self.silu(gate), up), f"{name}.down", source.down_proj.weight, source.down_proj.bias)
-
-    def group_norm(self, x: str, name: str, source: nn.GroupNorm, shape: tuple[int, ...]) -> str:
-        """Groups of channels at mean 0 and variance 1, then scaled and shifted; x is ``(1, channels, rows, columns)``."""
-        groups = source.num_groups
-        ones = self.constant(f"ones_{groups}", np.ones(groups), np.float32)
-        zeros = self.constant(f"zeros_{groups}", np.zeros(groups), np.float32)
-        grouped = self.op("Reshape", x, self.constant(f"groups_{groups}", [1, groups, -1], np.int64))
-        normal = self.op("InstanceNormalization", grouped, ones, zeros, epsilon=source.eps)
-        normal = self.op("Reshape", normal, self.constant(f"shape_{'x'.join(map(str, shape))}", shape, np.int64))
-        scaled = self.op("Mul", normal, self.weight(f"{name}.weight", source.weight[:, None, None]))
-        return self.op("Add", scaled, self.weight(f"{name}.bias", source.bias[:, None, None]))
-
-    def silu(self, x: str) -> str:
-        """``x * sigmoid(x)``."""
-        return self.op("Mul", x, self.op("Sigmoid", x))
-
-    def conv_stem(self, pixel_values: str, stem: ConvStem, grid_hw: tuple[int, int]) -> str:
-        """``ConvStem.forward`` for one picture."""
-        (rows, columns), side, merge = grid_hw, stem.patch_size, stem.merge_size
-        blocks = [rows // merge, columns // merge, merge, merge, 3, side, side]
-        x = self.op("Reshape", pixel_values, self.constant("stem.blocks", blocks, np.int64))
-        x = self.op("Transpose", x, perm=[4, 0, 2, 5, 1, 3, 6])
-        height, width = rows * side, columns * side
-        x = self.op("Reshape", x, self.constant("stem.picture", [1, 3, height, width], np.int64))
-
-        def conv(x: str, name: str, source: nn.Conv2d, norm: nn.GroupNorm) -> str:
-            pads, strides = [source.padding[0]] * 4, list(source.stride)
-            y = self.op("Conv", x, self.weight(f"{name}.weight", source.weight), pads=pads, strides=strides)
-            return self.group_norm(y, f"{name}.norm", norm, (1, source.out_channels, height, width))
-
-        for index, stage in enumerate(stem.stages):
-            name, (first, norm, _, *residuals) = f"stem.{index}", stage
-            height, width = height // first.stride[0], width // first.stride[0]
-            x = self.silu(conv(x, name, first, norm))
-            for number, block in enumerate(residuals):
-                inner = self.silu(conv(x, f"{name}.{number}.first", block.first, block.first_norm))
-                x = self.silu(self.op("Add", x, conv(inner, f"{name}.{number}.second", block.second, block.second_norm)))
-        split = [-1, rows // merge, merge, columns // merge, merge]
-        x = self.op("Transpose", self.op("Reshape", x, self.constant("stem.split", split, np.int64)), perm=[1, 3, 2, 4, 0])
-        x = self.op("Reshape", x, self.constant("stem.flat", [rows * columns, stem.proj.in_features], np.int64))
-        x = self.linear(x, "stem.proj", stem.proj.weight, stem.proj.bias)
-        return self.op("Mul", x, self.constant("stem.gain", GAIN, np.float32))
+        silu = self.op("Mul", gate, self.op("Sigmoid", gate))
+        return self.linear(self.op("Mul", silu, up), f"{name}.down", source.down_proj.weight, source.down_proj.bias)
 
     def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """The finished, checked model."""
@@ -179,8 +137,6 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
 
     patches = tower.patch_embed.proj.weight.flatten(1)
     x = graph.linear("pixel_values", "patch_embed", patches)
-    if isinstance(tower, StemmedTower):
-        x = graph.op("Add", x, graph.conv_stem("pixel_values", tower.stem, grid_hw))
     if windowed:
         x = graph.op("Gather", x, graph.constant("patch_order", patch_order.numpy(), np.int64), axis=0)
     for index, block in enumerate(tower.blocks):

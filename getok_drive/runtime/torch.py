@@ -15,9 +15,7 @@ from getok_drive.types import FloatArray
 
 try:
     import torch
-    from transformers import AutoConfig, DynamicCache
-
-    from getok_drive.runtime.stem import model_class
+    from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 except ImportError as error:
     raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
 
@@ -49,7 +47,7 @@ class TorchBackend:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
         try:
-            model: Any = model_class(AutoConfig.from_pretrained(folder, local_files_only=True)).from_pretrained(
+            model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
             )
         except (OSError, ValueError, RuntimeError) as error:
