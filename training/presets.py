@@ -11,7 +11,7 @@ from getok_drive.errors import ConfigError
 from training.lora import Tuning
 from training.recipes.conversation import LossWeights
 from training.recipes.settings import RecipeConfig
-from training.targets import Noise
+from training.targets import DENSE_CHANNELS, Noise
 from training.vocabulary import TOKEN_INITS
 
 ConfigT = TypeVar("ConfigT")
@@ -96,6 +96,8 @@ class SftConfig:
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulate:
             raise ConfigError(f"accumulate={self.accumulate} must divide batch_size={self.batch_size}")
+        if len(self.dense_positive_weights) != len(DENSE_CHANNELS):
+            raise ConfigError(f"dense_positive_weights: expected one for each of {', '.join(DENSE_CHANNELS)}")
         if self.optimizer not in ("adamw", "muon"):
             raise ConfigError(f"optimizer={self.optimizer!r}: expected adamw or muon")
         if self.token_init not in TOKEN_INITS:

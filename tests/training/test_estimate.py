@@ -16,6 +16,7 @@ from training.collate import Batch  # noqa: E402
 from training.costs import Costs, config_of, layer_bytes  # noqa: E402
 from training.lora import Tuning, prepare  # noqa: E402
 from training.losses import TrainedModel  # noqa: E402
+from training.targets import DENSE_CHANNELS  # noqa: E402
 from training.presets import PRESETS, SftConfig  # noqa: E402
 from training.vocabulary import extend  # noqa: E402
 
@@ -59,7 +60,7 @@ def test_parameters_and_operations_are_those_that_torch_counts(kind, name):
     batch, grid_hw = random_batch(model, kind, 60, 40)
     auxiliary = 2.0 * batch.dense.shape[1] * trained.dense_head.weight.numel()
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the CPU's fused attention is not counted
-        loss = trained(batch, grid_hw, False, 0.0, 1.0).total
+        loss = trained(batch, grid_hw, False, 0.0, [1.0] * len(DENSE_CHANNELS)).total
     forward = counter.get_total_flops() - auxiliary
     with sdpa_kernel(SDPBackend.MATH), counter:
         loss.backward()
