@@ -16,8 +16,8 @@ from training.collate import Batch  # noqa: E402
 from training.costs import Costs, config_of, layer_bytes  # noqa: E402
 from training.lora import Tuning, prepare  # noqa: E402
 from training.losses import TrainedModel  # noqa: E402
-from training.targets import DENSE_CHANNELS  # noqa: E402
 from training.presets import PRESETS, SftConfig  # noqa: E402
+from training.targets import DENSE_CHANNELS  # noqa: E402
 from training.vocabulary import extend  # noqa: E402
 
 TUNINGS = {
