@@ -36,6 +36,7 @@ from training.distributed import (
     one_backward,
     open_accelerator,
 )
+from training.frozen import leave_out_frozen
 from training.lora import prepare
 from training.losses import Losses, TrainedModel
 from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, parameter_count
@@ -79,6 +80,7 @@ class Trainer:
             torch.optim.lr_scheduler.LambdaLR(o, lambda step: learning_rate_factor(step, config)) for o in self.optimizers
         ]
         self.accelerator.register_for_checkpointing(*self.schedulers)
+        leave_out_frozen(self.accelerator, self.source)
         self.sharded = is_sharded(self.plain)
         if config.ema_decay and self.sharded and self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ConfigError("averaged weights are not supported under ZeRO-3; set ema_decay=0, or use ZeRO-2 or FSDP2")

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft", reason="needs the extra 'train'")
 
 from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer  # noqa: E402
 
 from getok_drive.errors import ConfigError  # noqa: E402
@@ -253,6 +253,30 @@ def test_a_killed_run_goes_on_bit_for_bit(run, base, kind, tmp_path):
     weights = [load_file(folder / "final" / "model.safetensors") for folder in (out, run)]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+
+
+def test_checkpoints_hold_what_learns_and_a_hash_of_the_rest(run, base, kind, tmp_path, capsys):
+    out = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("final", "*6"))
+    checkpoint = out / "checkpoint-0000003"
+    with safe_open(checkpoint / "model.safetensors", "pt") as file:
+        names = sorted(file.keys())
+    assert names and all("lora_" in name or "trainable_tokens_delta" in name or "dense" in name for name in names)
+    record = json.loads((checkpoint / "frozen.json").read_text())
+    assert record["source"] == str(base)
+    assert not set(record["sha256"]) & set(names)
+    # the folder is there under its name, with one weight changed a little
+    path, former = base / "model.safetensors", load_file(base / "model.safetensors")
+    changed = next(name for name in sorted(former) if "layers.1.mlp.up_proj" in name)
+    try:
+        save_file({**former, changed: former[changed] * 1.001}, path, {"format": "pt"})
+        assert sft.main(["--out", str(out), *settings(base, kind)]) == 2
+    finally:
+        save_file(former, path, {"format": "pt"})
+    told = capsys.readouterr().err
+    assert f"{base.name}, that this run starts from, 1 frozen weights are others" in told and "layers.1.mlp.up_proj" in told
+    (checkpoint / "frozen.json").write_text("{")
+    assert sft.main(["--out", str(out), *settings(base, kind)]) == 2
+    assert "frozen.json: cannot be read" in capsys.readouterr().err
 
 
 def test_half_precision_base(base, kind, tmp_path):
