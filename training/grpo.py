@@ -41,12 +41,14 @@ from training.distributed import (
     open_accelerator,
 )
 from training.engines import frozen_copy, open_engine
+from training.frozen import leave_out_frozen
 from training.gallery import Drawn, contact_sheet
 from training.grounding_task import GroundingTask
 from training.grpo_config import PRESETS, STAGES, GrpoConfig
+from training.lora import Tuning, prepare
 from training.model import load_checkpoint, parameter_count
 from training.pictures import Pictures
-from training.policy import Policy, decision_advantages
+from training.policy import AdaptersOff, Policy, decision_advantages
 from training.presets import override
 from training.rewards.settings import in_every_stage
 from training.rewards.statistics import reward_statistics
@@ -78,6 +80,8 @@ class Trainer:
         self.size_wh = config.image_size_wh or trained_size_wh(start_from)
         self.preprocess = layout.pixels.preprocessor(self.size_wh)
         self.start_sha256 = weights_sha256(start_from)
+        tuning = Tuning(config.lora_rank, config.lora_alpha, 0.0, config.train_vision, config.train_vision, train_rows=False)
+        self.tuned = prepare(model, self.tokenizer, tuning) if config.lora_rank else None
         policy = Policy(model, config.train_vision).eval()  # no dropout anywhere: rollouts and updates must agree
         groups = [p for p in policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
@@ -86,17 +90,24 @@ class Trainer:
             self.optimizer, lambda n: min(1.0, (n + 1) / (config.warmup_steps + 1))
         )
         self.accelerator.register_for_checkpointing(self.scheduler)
+        self.start_from = start_from
+        leave_out_frozen(self.accelerator, str(start_from))
         pictures = Pictures(config, self.size_wh, self.accelerator.process_index, self.accelerator.num_processes)
         self.task: Task = DrivingTask(config, layout, self.size_wh, pictures)
         if config.task == "grounding":
             self.task = GroundingTask(config, layout, self.size_wh, pictures, self.tokenizer)
         self.layout = self.task.layout
         self.sharded = is_sharded(self.plain)
+        if self.tuned and (self.sharded or config.engine == "vllm"):
+            raise ConfigError("lora_rank: adapters are not supported under FSDP2, ZeRO-3 or engine=vllm; use DDP and engine=own")
+        engine = "own" if self.tuned else config.engine
         self.engine = open_engine(
-            config.engine, self.plain.model, start_from, self.layout, self.preprocess, self.accelerator.device, out
+            engine, self.plain.model, start_from, self.layout, self.preprocess, self.accelerator.device, out
         )
-        self.reference: Policy | None = None
-        if config.kl_weight:
+        self.reference: Policy | AdaptersOff | None = None
+        if config.kl_weight and self.tuned:
+            self.reference = AdaptersOff(self.plain, self.tuned.adapted)
+        elif config.kl_weight:
             self.reference = Policy(frozen_copy(start_from, self.accelerator.device, self.sharded)).eval().requires_grad_(False)
         self.updater = Updater(
             config, self.accelerator, self.policy, self.reference, self.optimizer, self.scheduler,
@@ -139,7 +150,7 @@ class Trainer:
         rollouts = self.rollouts(items, pixels, config.group, config.sampling, self.task.first(self.step))
         sampled_s = time.perf_counter() - clock
         credit = None
-        if config.credit == "element":
+        if config.credit == "element" and isinstance(self.task, DrivingTask):
             rewards, credit = self.task.judge(items, rollouts)
         else:
             rewards = self.task.rewards(items, rollouts)
@@ -235,7 +246,7 @@ class Trainer:
 
     def export_folder(self, folder: Path) -> None:
         """Writes the policy as an ordinary transformers folder, which ``training.export`` and the next stage read."""
-        save_whole(self.accelerator, self.plain.model, self.tokenizer, folder)
+        save_whole(self.accelerator, self.plain.model, self.tokenizer, folder, self.tuned, str(self.start_from))
         if not self.accelerator.is_main_process:
             return
         record = {

@@ -50,9 +50,6 @@ class Task(Protocol):
     def rewards(self, items: Sequence[Any], rollouts: Sequence[Rollout]) -> list[dict[str, float]]:
         """Every reward of every answer, in order."""
 
-    def judge(self, items: Sequence[Any], rollouts: Sequence[Rollout]) -> tuple[list[dict[str, float]], list[FloatArray]]:
-        """The rewards, and the advantage of each decision of each answer, for ``credit=element``."""
-
     def scenes(self, item: Any, rollout: Rollout | None) -> Scene:
         """What to draw over the picture: an answer, or the labels for None."""
 
@@ -102,7 +99,7 @@ class DrivingTask:
         return (driving_placement if self.config.stage == "placement" else driving_movement)(batch, self.config.rewards)
 
     def judge(self, items: Sequence[Sample], rollouts: Sequence[Rollout]) -> tuple[list[dict[str, float]], list[FloatArray]]:
-        """See `Task`."""
+        """The rewards, and the advantage of each decision of each answer, for ``credit=element``."""
         batch, settings, group = self._completions(items, rollouts), self.config.rewards, self.config.group
         if self.config.stage == "placement":
             scenes, ious = completed_scenes(batch)
