@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,9 @@ from training.collate import Layout
 from training.conversations import prompt_prefix
 from training.rollout import Rollout
 from training.visual import encode_pictures, picture_inputs
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _TABLE_SIZE = len(TOKENS)
 _PROMPT, _PADDING = -1, -2
@@ -182,6 +186,24 @@ class Policy(nn.Module):
         with torch.no_grad():
             entropy = -(log_all.exp() * log_all.masked_fill(~answers.legal, 0.0)).sum(-1)
         return chosen, entropy
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptersOff:
+    """The start of a policy with adapters, as its reference: the same weights, with the adapters switched off meanwhile.
+
+    Attributes:
+        policy: without the wrapper that distributes it.
+        adapted: PEFT's view of its model.
+    """
+
+    policy: Policy
+    adapted: PeftModel
+
+    def __call__(self, answers: Answers, grid_hw: tuple[int, int], temperature: float) -> tuple[Tensor, Tensor]:
+        """See `Policy.forward`."""
+        with self.adapted.disable_adapter():
+            return self.policy(answers, grid_hw, temperature)
 
 
 def group_advantages(rewards: npt.NDArray[np.float64], normalise: bool = True, epsilon: float = 1e-4) -> npt.NDArray[np.float64]:

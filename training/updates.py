@@ -16,7 +16,7 @@ from getok_drive.preprocess import Preprocessor
 from training.collate import Layout
 from training.distributed import autocast, clip_gradients, one_backward
 from training.grpo_config import GrpoConfig
-from training.policy import Answers, Policy, grpo_terms
+from training.policy import AdaptersOff, Answers, Policy, grpo_terms
 from training.rollout import Rollout
 
 
@@ -39,7 +39,7 @@ class Updater:
     config: GrpoConfig
     accelerator: Accelerator
     policy: nn.Module
-    reference: Policy | None
+    reference: Policy | AdaptersOff | None
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     preprocess: Preprocessor
