@@ -121,7 +121,7 @@ class Trainer:
         Raises:
             GetokError: the loss is not finite; the batch is saved beside the checkpoints.
         """
-        config, parts = self.config, _parts(batch, self.config.accumulate)
+        config, parts = self.config, batch.parts(self.config.accumulate)
         counts = [(part.token_weight, (part.dense != 255).sum(), (part.labels != IGNORE).sum()) for part in parts]
         sums = [sum(column) for column in zip(*counts, strict=True)]
         token_weight, known, taught = mean_over_processes(self.accelerator, sums).clamp(min=1e-12).tolist()
@@ -261,14 +261,6 @@ class Trainer:
         (folder / "training.json").write_text(json.dumps(record, indent=1))
 
 
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """The batch in equal parts, rows of like length together, so that little padding is computed."""
-    if count == 1:
-        return [batch]
-    rows = torch.argsort(batch.lengths)
-    return [batch.rows(part) for part in rows.chunk(count)]
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -282,9 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="nano")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an unfinished run in it is continued")
     parser.add_argument("--start-from", type=Path, help="checkpoint folder whose weights to begin with")
-    parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="write the newest checkpoint as a transformers folder and stop"
-    )
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the newest checkpoint as transformers' folder and stop")
     parser.add_argument("settings", nargs="*", metavar="key=value", help=SftConfig.__doc__)
     args = parser.parse_intermixed_args(argv)
     try:
@@ -299,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
             (args.out / "config.json").write_text(json.dumps(plain_config(config), indent=1))
             print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.total_steps} steps", file=sys.stderr)
         trainer.run()
-    except (ConfigError, GetokError) as error:
+    except GetokError as error:
         print(f"training.sft: {error}", file=sys.stderr)
         return 2
     return 0
