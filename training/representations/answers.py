@@ -133,7 +133,8 @@ def free_lanes(encoder: Encoder, form: Form) -> Talk:
     for number, tokens in enumerate(read.tokens):
         points = []
         for cell in (TOKEN_ID[token] for token in tokens):
-            feed, offsets = [*feed, first + cell], []
+            feed = [*feed, first + cell]
+            offsets: list[int] = []
             while len(offsets) < form.rounds:
                 scores = yield feed
                 chosen = int(scores.argmax()) - first

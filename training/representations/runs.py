@@ -180,9 +180,10 @@ class FrameCollator:
             span = slice(start, start + len(row.ids))
             ids[index, span], labels[index, span], weights[index, span] = row.ids, row.labels, row.weights
             positions[:, index, span] = after.copy().append(row.ids, row.places)
-        tensors = [torch.from_numpy(array) for array in (ids, positions, labels, weights)]
+        tensor = torch.from_numpy
         dense = torch.full((len(conversations), 1, 1), 255, dtype=torch.uint8)
-        return Batch(visual, *tensors, dense, slice(len(self.layout.before), start))
+        span = slice(len(self.layout.before), start)
+        return Batch(visual, tensor(ids), tensor(positions), tensor(labels), tensor(weights), dense, span)
 
 
 def write_start(settings: RunSettings, seed: int, folder: Path) -> None:

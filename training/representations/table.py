@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics.intervals import Estimate, bootstrap, f1, precision, ratio, recall
+from training.metrics.intervals import Estimate, Statistic, bootstrap, f1, precision, ratio, recall
 from training.recipes.settings import REGION_FORMS
 from training.representations.forms import FORMS
 from training.representations.regions import ROWS
@@ -47,33 +47,43 @@ def _by_form(results: Sequence[Result], order: Sequence[str]) -> list[tuple[str,
 
 
 def _lane_tables(results: Sequence[Result]) -> str:
+    tight, *wider = (f"{t:.1%}" for t in TOLERANCES)
+    head = ["form", "seeds", "precision", "recall", f"F1 at {tight}", "F1 minus the first form's"]
+    head += [*(f"F1 at {t}" for t in wider), "CULane F1@50", "mean miss, % of width"]
+    head += ["tokens a lane", "malformed lanes", "unfinished answers"]
     parts = []
     for way, title in (("free", "Free answers"), ("ruled", "Under the runtime's grammar")):
-        head = ["form", "seeds", *(f"P, R, F1 at {t:.1%}" for t in TOLERANCES[:1]), *(f"F1 at {t:.1%}" for t in TOLERANCES[1:])]
-        head += ["CULane F1@50", "mean miss, % of width", "tokens a lane", "malformed lanes", "unfinished answers"]
-        lines = []
+        lines: list[list[str]] = []
+        first: FloatArray | None = None
         for form, own in _by_form(results, tuple(FORMS)):
             rows = [np.asarray(result[way], dtype=np.float64) for result in own if way in result]
             if rows:
-                lines.append([form, _seeds(own), *_lane_cells(np.sum(rows, axis=0))])
+                lines.append([form, _seeds(own), *_lane_cells(np.sum(rows, axis=0), first)])
+                first = np.sum(rows, axis=0) if first is None else first
         if lines:
             parts.append(f"**{title}**\n\n{_markdown(head, lines)}")
     return "\n\n".join(parts)
 
 
-def _lane_cells(rows: FloatArray) -> list[str]:
-    def counts(first: str, statistic: Callable[[FloatArray], FloatArray]) -> Estimate:
-        return bootstrap(rows, lambda sums: statistic(sums[..., _AT[first] : _AT[first] + 3]))
+def _lane_cells(rows: FloatArray, first: FloatArray | None) -> list[str]:
+    def of(name: str, statistic: Statistic, sums: FloatArray) -> FloatArray:
+        return statistic(sums[..., _AT[name] : _AT[name] + 3])
+
+    def counts(name: str, statistic: Statistic) -> str:
+        return _cell(bootstrap(rows, lambda sums: of(name, statistic, sums)))
 
     def share(top: str, bottom: str) -> Estimate:
         return bootstrap(rows, lambda sums: ratio(sums[..., _AT[top]], sums[..., _AT[bottom]]))
 
     tight, *wider = (f"tp@{t:g}" for t in TOLERANCES)
-    three = ", ".join(f"{counts(tight, statistic).value:.3f}" for statistic in (precision, recall))
+    width, gain = rows.shape[1], "-"
+    if first is not None:  # of the same pictures in each replicate
+        pairs = np.concatenate([rows, first], axis=1)
+        gain = _cell(bootstrap(pairs, lambda sums: of(tight, f1, sums[..., :width]) - of(tight, f1, sums[..., width:])))
     return [
-        f"{three}, {_cell(counts(tight, f1))}",
-        *(_cell(counts(first, f1)) for first in wider),
-        _cell(counts("culane_tp", f1)),
+        *(counts(tight, statistic) for statistic in (precision, recall, f1)),
+        gain,
+        *(counts(name, f1) for name in (*wider, "culane_tp")),
         _cell(share("miss_sum", "lanes"), 100, 1),
         f"{share('tokens', 'lanes_written').value:.1f}",
         _cell(share("malformed", "lanes_written")),
