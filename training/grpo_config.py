@@ -94,6 +94,8 @@ class GrpoConfig:
             raise ConfigError(f"credit={self.credit!r}: expected one of {', '.join(CREDITS)}")
         if self.credit == "element" and self.task != "driving":
             raise ConfigError("credit=element: only the driving scene (task=driving) says which element earned what")
+        if self.engine == "vllm" and self.sampling.stops:
+            raise ConfigError(f"sampling.last_kind={self.sampling.last_kind}: vLLM draws whole scenes; set engine=own")
         if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
             raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
         if -(-self.prompts // self.prompts_per_pass) < self.minibatches:

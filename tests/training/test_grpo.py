@@ -181,6 +181,8 @@ def test_advantages_of_decisions_are_scaled_together():
     assert not np.concatenate(decision_advantages([], np.zeros((1, 2)), [np.zeros(2), np.zeros(1)], True)).any()
     with pytest.raises(ConfigError, match="credit"):
         override(grpo.PRESETS["tiny"], ["credit=word"])
+    with pytest.raises(ConfigError, match="engine=own"):
+        override(grpo.PRESETS["tiny"], ["engine=vllm", "sampling.last_kind=lane"])
     with pytest.raises(ConfigError, match="task=driving"):
         override(grpo.PRESETS["tiny"], ["credit=element", "task=grounding"])
 
