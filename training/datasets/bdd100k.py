@@ -34,16 +34,6 @@ BOXES = {
     "bike": "two_wheeler", "bicycle": "two_wheeler", "motor": "two_wheeler", "motorcycle": "two_wheeler", "rider": "two_wheeler",
     "trailer": "truck",
 }  # fmt: skip
-LEFT_OUT = (
-    "train",
-    "other vehicle",
-    "traffic sign",
-    "crosswalk",
-    "road curb",
-    "lane/crosswalk",
-    "lane/road curb",
-    "area/unknown",
-)
 LAMPS = {"red": "red", "r": "red", "yellow": "yellow", "y": "yellow", "green": "green", "g": "green"}
 DRIVABLE = ("drivable area", "area/drivable", "area/alternative", "direct", "alternative")
 LANES = tuple(f"{count} {color}" for count in ("single", "double") for color in ("white", "yellow", "other"))

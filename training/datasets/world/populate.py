@@ -31,7 +31,7 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
     return things
 
 
-def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float, night: bool = False) -> Thing:
+def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float) -> Thing:
     name = pick(rng, meshes.MODELS, _MODEL_ODDS)
     mesh = meshes.mesh(name)
     scale = rng.uniform(0.93, 1.06)
