@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from getok_drive.bundle import Bundle
+from getok_drive.errors import ConfigError
 from getok_drive.runtime.backend import Backend
 from getok_drive.runtime.decoding import Budget, decode
 from getok_drive.tokens.elements import KINDS
@@ -35,6 +36,7 @@ class Perceiver:
     Raises:
         BundleError: the bundle is incomplete, altered or does not match this runtime.
         BackendError: the backend cannot be loaded.
+        ConfigError: more rounds than the model has.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class Perceiver:
         self._prompt = self.bundle.prompt
         self._rounds = self.bundle.contract.tokens.offset_rounds
         self._decided = self.bundle.contract.tokens.decided_rounds if rounds is None else rounds
+        if not 0 <= self._decided <= self._rounds:
+            name, most = self.bundle.name, self._rounds
+            raise ConfigError(f"rounds: the bundle {name} has {most} offset rounds, so 0..{most}, not {self._decided}")
         self._calibration = self.bundle.calibration
 
     def warm_up(self) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from getok_drive.bundle import Bundle
+from getok_drive.errors import ConfigError
 from getok_drive.pipeline import Perceiver
 from getok_drive.runtime.decoding import Budget
 from getok_drive.runtime.fake import FakeBackend
@@ -65,6 +66,17 @@ def test_without_refinement_points_are_cell_centres(bundle):
     scene = scripted(bundle, refine=False).run(frame())
     cells = (scene.lanes[0].points_px + 0.5) / np.array(SIZE_WH) * 32 - 0.5
     np.testing.assert_allclose(cells, np.round(cells), atol=1e-4)
+
+
+def test_fewer_rounds_cost_fewer_passes_and_stop_short(bundle):
+    whole, one = (scripted(bundle, rounds=rounds).run(frame()) for rounds in (None, 1))
+    points = sum(len(lane.points_px) for lane in whole.lanes) + len(whole.drivable[0].polygon_px) + 2 * len(BOXES) + len(SIGNS)
+    assert one.report.tokens == whole.report.tokens
+    assert one.report.passes == whole.report.passes - 2 * points
+    left_px = np.abs(one.signs[0].point_px - SIGNS[0].point_px) / np.array(SIZE_WH)
+    assert 1 / 512 < left_px.max() <= 1 / 32 / 4 + 1e-4  # half a cell's half is left
+    with pytest.raises(ConfigError, match=r"has 3 offset rounds, so 0\.\.3, not 4"):
+        scripted(bundle, rounds=4)
 
 
 def test_one_frame_may_want_less(bundle):

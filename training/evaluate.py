@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", choices=submissions.FORMATS, help="also write the lanes as a submission, into OUT/submission")
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument("--out", help="folder for report.json, report.html, scores.jsonl, predictions.jsonl, answers.jsonl")
-    parser.add_argument("--rounds", type=int, help="offset rounds that move points (default: all); later answers are ignored")
+    parser.add_argument("--rounds", type=int, help="offset rounds that are asked for (default: as many as the bundle says)")
     parser.add_argument("--worst", type=int, default=12, help="how many worst cases the page shows (default: 12)")
     parser.add_argument(
         "--fit-calibration", action="store_true", help="fit temperature and bias of the confidences; writes calibration.json"
