@@ -88,7 +88,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="nano", help="folder, or name of a built-in bundle (default: %(default)s)")
     parser.add_argument("--backend", default="onnx", help="what runs the model: onnx or torch (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 (default): the backend's choice")
-    parser.add_argument("--rounds", type=int, metavar="N", help="offset rounds asked for; fewer are faster (default: the bundle's)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="offset rounds asked for; fewer are faster (default: bundle's)")
     parser.add_argument("--token-budget", type=_count, metavar="N", help="most tokens for one frame")
     parser.add_argument("--time-budget-ms", type=_positive, metavar="MS", help="most milliseconds of decoding for one frame")
 
