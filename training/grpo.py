@@ -80,7 +80,7 @@ class Trainer:
         self.size_wh = config.image_size_wh or trained_size_wh(start_from)
         self.preprocess = layout.pixels.preprocessor(self.size_wh)
         self.start_sha256 = weights_sha256(start_from)
-        tuning = Tuning(config.lora_rank, config.lora_alpha, 0.0, config.train_vision, config.train_vision, train_rows=False)
+        tuning = Tuning(config.lora_rank, config.lora_alpha, 0.0, config.train_vision, config.train_vision)
         self.tuned = prepare(model, self.tokenizer, tuning) if config.lora_rank else None
         policy = Policy(model, config.train_vision).eval()  # no dropout anywhere: rollouts and updates must agree
         groups = [p for p in policy.parameters() if p.requires_grad]

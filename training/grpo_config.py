@@ -38,8 +38,8 @@ class GrpoConfig:
         prompts_per_pass: pictures of one forward and backward.
         share_prefix: lay a picture's answers behind one prompt in one row (see training.policy); pays with large pictures.
         train_vision: whether the vision tower learns too.
-        lora_rank: 0 trains the weights themselves; else adapters on every linear layer of what learns (`training.lora`), and the
-            reference is the policy with its adapters switched off, not a second copy of the weights.
+        lora_rank: 0 trains the weights themselves; else adapters on every linear layer of what learns and the table's rows
+            (`training.lora`), and the reference is the policy with these switched off, not a second copy of the weights.
         lora_alpha: the adapters' products are scaled by ``lora_alpha / lora_rank``.
         cell_labels: judge proposals against labels at their cells' centres, the best that cells can say.
         sampling: temperatures, budgets, limits.

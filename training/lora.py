@@ -41,7 +41,6 @@ class Tuning:
         dtype: of the weights that are loaded, ``float32`` or ``bfloat16``; what learns should be float32.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         rows_lr_ratio: learning rate of the token table's rows under LoRA, relative to that of the adapters.
-        train_rows: whether these rows learn under LoRA.
     """
 
     lora_rank: int = 0
@@ -52,7 +51,6 @@ class Tuning:
     dtype: str = "float32"
     gradient_checkpointing: bool = False
     rows_lr_ratio: float = 1.0
-    train_rows: bool = True
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or self.lora_alpha <= 0:
@@ -118,13 +116,12 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tuning: 
 
     first, tied = first_token_id(tokenizer), is_tied(model)
     rows = list(range(first, first + len(TOKENS)))
-    with_rows = {"embed_tokens": rows} if tied else {"embed_tokens": rows, "lm_head": rows}
     config = LoraConfig(
         r=tuning.lora_rank,
         lora_alpha=tuning.lora_alpha,
         lora_dropout=tuning.lora_dropout,
         target_modules=_target_pattern(model, parts),
-        trainable_token_indices=with_rows if tuning.train_rows else None,
+        trainable_token_indices={"embed_tokens": rows} if tied else {"embed_tokens": rows, "lm_head": rows},
     )
     adapted = get_peft_model(model, config)
     _checkpoint_gradients(model, tuning)  # afterwards, for PEFT would make inputs need gradients
