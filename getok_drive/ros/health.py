@@ -35,6 +35,7 @@ class CameraHealth:
         self._issues: Counter[str] = Counter()
         self._received = self._processed = self._superseded = self._truncated = 0
         self._dropped = self._news = self._taken = self._overtaken = 0
+        self._work_since_s: float | None = None  # when the frame in work was taken
         self._problem = ""
         self.calibration = "not calibrated: pixels only"
         self.calibration_problem = ""  # what was asked for and could not be had; a WARN
@@ -48,11 +49,17 @@ class CameraHealth:
                 self._superseded += 1
                 self._dropped += 1
 
-    def taken(self, newer: int) -> None:
+    def taken(self, now_s: float, newer: int) -> None:
         """A frame's turn came while ``newer`` later ones had already arrived; there should never be any."""
         with self._lock:
             self._taken += 1
             self._overtaken += newer > 0
+            self._work_since_s = now_s
+
+    def finished(self) -> None:
+        """Work on the frame taken last has ended, however it did."""
+        with self._lock:
+            self._work_since_s = None
 
     def rejected(self, reason: str, detail: str, is_frame: bool = True) -> None:
         """A frame (or, with ``is_frame`` false, another message) could not be used."""
@@ -77,10 +84,16 @@ class CameraHealth:
             dropped, self._dropped = self._dropped, 0
             return dropped
 
-    def median_ms(self) -> float | None:
-        """Median processing time of the latest frames; None before there are any."""
+    def processing_ms(self, now_s: float) -> float | None:
+        """What a frame takes: the latest frames' median, or the time that the one in work has taken already, if that is longer.
+
+        None before there is either. So a node that is stuck in its first frame does not look idle.
+        """
         with self._lock:
-            return statistics.median(row[1] for row in self._recent) if self._recent else None
+            found = [statistics.median(row[1] for row in self._recent)] if self._recent else []
+            if self._work_since_s is not None:
+                found.append((now_s - self._work_since_s) * 1e3)
+        return max(found, default=None)
 
     def restart(self, now_s: float) -> None:
         """The node was activated: the watchdog starts anew, old times are forgotten, counts stay."""
@@ -96,7 +109,7 @@ class CameraHealth:
 
     def verdict(self, params: NodeParams, now_s: float, topic: str, publishers: int) -> Verdict:
         """The camera's line of diagnostics; reports each new rejection once."""
-        median_ms = self.median_ms()
+        slow_ms = self.processing_ms(now_s)
         with self._lock:
             quiet_s = now_s - (self._alive_since_s if self._received_s is None else self._received_s)
             span_s = self._recent[-1][0] - self._recent[0][0] if len(self._recent) > 1 else 0.0
@@ -115,8 +128,10 @@ class CameraHealth:
                 **{f"rejected: {reason}": str(count) for reason, count in sorted(self._rejected.items())},
                 **{f"decode issue: {reason}": str(count) for reason, count in sorted(self._issues.items())},
             }
-            if median_ms is not None:
-                values["processing, median [ms]"] = f"{median_ms:.1f}"
+            if self._work_since_s is not None:
+                values["image in work for [s]"] = f"{now_s - self._work_since_s:.2f}"
+            if self._recent:
+                values["processing, median [ms]"] = f"{statistics.median(row[1] for row in self._recent):.1f}"
                 values["age at publication, median [ms]"] = f"{statistics.median(ages_ms):.1f}"
                 values["age at publication, largest [ms]"] = f"{max(ages_ms):.1f}"
                 values["rate [Hz]"] = f"{(len(ages_ms) - 1) / span_s:.2f}" if span_s > 0 else "0"
@@ -127,15 +142,15 @@ class CameraHealth:
         if quiet_s > params.watchdog_s:
             why = "nobody publishes it" if publishers == 0 else f"{publishers} publisher(s) are silent"
             return Verdict(ERROR, f"no image on {topic} for {quiet_s:.1f} s: {why}", values)
-        if median_ms is not None and median_ms > params.slow_error_ms:
-            return Verdict(ERROR, f"processing takes {median_ms:.0f} ms, above slow_error_ms", values)
+        if slow_ms is not None and slow_ms > params.slow_error_ms:
+            return Verdict(ERROR, f"processing takes {slow_ms:.0f} ms, above slow_error_ms", values)
         if news:
             return Verdict(WARN, f"{news} message(s) rejected, last: {problem}", values)
         if self.calibration_problem:
             return Verdict(WARN, self.calibration_problem, values)
-        if median_ms is not None and median_ms > params.slow_warn_ms:
-            return Verdict(WARN, f"processing takes {median_ms:.0f} ms, above slow_warn_ms", values)
-        return Verdict(OK, "running" if self._processed else "waiting for the first image", values)
+        if slow_ms is not None and slow_ms > params.slow_warn_ms:
+            return Verdict(WARN, f"processing takes {slow_ms:.0f} ms, above slow_warn_ms", values)
+        return Verdict(OK, "running" if self._taken else "waiting for the first image", values)
 
 
 class DegradeControl:
@@ -151,7 +166,7 @@ class DegradeControl:
         Args:
             params: mode, limits and hold time.
             now_s: monotonic seconds.
-            slowest_ms: largest median processing time of all cameras; None before the first frame.
+            slowest_ms: largest processing time of all cameras (`CameraHealth.processing_ms`); None before the first frame.
             temperature_c: hottest thermal zone; None when the machine has none.
         """
         if params.degrade != "auto":

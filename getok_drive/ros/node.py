@@ -214,9 +214,9 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
 
     def _publish_diagnostics(self) -> None:
         cameras, params, now_s = list(self.cameras), self.params, time.monotonic()
-        medians_ms = [ms for ms in (camera.health.median_ms() for camera in cameras) if ms is not None]
+        found_ms = [ms for ms in (camera.health.processing_ms(now_s) for camera in cameras) if ms is not None]
         temperature_c = hottest_c() if params.degrade == "auto" else None
-        self._degraded = self._degrade.update(params, now_s, max(medians_ms, default=None), temperature_c)
+        self._degraded = self._degrade.update(params, now_s, max(found_ms, default=None), temperature_c)
         verdicts = {"engine": self._engine_verdict(now_s)}
         for camera in cameras if self.enabled else []:
             verdicts[camera.name] = camera.health.verdict(params, now_s, camera.image_topic, camera.publishers())

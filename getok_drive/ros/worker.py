@@ -65,7 +65,7 @@ class Worker:
             if taken is None:
                 continue
             camera = self._cameras[taken.index]
-            camera.health.taken(taken.newer)
+            camera.health.taken(time.monotonic(), taken.newer)
             try:
                 self._process(taken.index, taken.item)
             except FrameRejected as error:
@@ -73,6 +73,8 @@ class Worker:
             except Exception as error:
                 camera.health.rejected("internal_error", f"{type(error).__name__}: {error}")
                 self._node.get_logger().error(f"frame dropped: {traceback.format_exc()}", throttle_duration_sec=5.0)
+            finally:
+                camera.health.finished()
 
     def _process(self, index: int, data: bytes) -> None:
         params, degraded, enabled = self._settings()

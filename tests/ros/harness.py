@@ -133,7 +133,8 @@ class Client:
         """Starts the perception node over the scripted backend unless told otherwise; waits until its services are there."""
         if "bundle" not in parameters:
             parameters["bundle"] = write_bundle(self.folder / "scripted")
-        settings = {"backend": "fake", "diagnostics_period_s": 0.2, "max_age_s": 2.0, **parameters}
+        # a crowded machine must not send a test into degraded mode
+        settings = {"backend": "fake", "diagnostics_period_s": 0.2, "max_age_s": 2.0, "degrade": "never", **parameters}
         args = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
         process = self.start("scripted", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
         self.wait(lambda: self.node.count_services(f"{NODE}/change_state") > 0 or not process.alive, what="services of the node")

@@ -109,6 +109,22 @@ def test_watchdog_and_slowness() -> None:
     assert verdict(health, 125.5, NodeParams(slow_error_ms=450.0)).level == ERROR
 
 
+def test_a_frame_that_does_not_end_is_slow_long_before_it_ends() -> None:
+    health, params = CameraHealth(0.0), NodeParams(slow_warn_ms=400.0, slow_error_ms=1000.0)
+    health.received(0.9, superseded=False)
+    health.taken(1.0, newer=0)
+    assert verdict(health, 1.3, params).level == OK and health.processing_ms(1.3) == pytest.approx(300.0)
+    assert verdict(health, 1.5, params).level == WARN
+    stuck = verdict(health, 2.5, params)
+    assert stuck.level == ERROR and "1500 ms" in stuck.message and stuck.values["image in work for [s]"] == "1.50"
+    health.processed(2.6, 1600.0, 1700.0, {}, truncated=False)
+    health.finished()
+    ended = verdict(health, 2.7, params)
+    assert "1600 ms" in ended.message and "image in work for [s]" not in ended.values
+    health.restart(2.8)
+    assert health.processing_ms(2.9) is None
+
+
 def test_a_rejection_is_reported_once_and_counted_for_good() -> None:
     health = CameraHealth(0.0)
     health.received(0.1, superseded=False)

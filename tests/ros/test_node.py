@@ -156,7 +156,7 @@ def test_every_processed_frame_is_the_newest(ros: Client) -> None:
     gate = ros.folder / "gate"
     gate.mkdir()
     (gate / "0").touch()  # the warm-up
-    ros.perception(env={"SCRIPTED_GATE": str(gate)}, diagnostics_period_s=0.05, max_age_s=60.0, degrade="never")
+    ros.perception(env={"SCRIPTED_GATE": str(gate)}, diagnostics_period_s=0.1, max_age_s=60.0)
     ros.activate()
     scenes = ros.collect(Scene, SCENE)
     camera = Camera(ros, qos=10).connected()
@@ -348,6 +348,7 @@ def test_services_and_parameters_while_running(ros: Client) -> None:
 def test_degraded_mode_under_overload(ros: Client) -> None:
     ros.perception(
         env={"SCRIPTED_RUN_S": "0.06"},
+        degrade="auto",
         slow_warn_ms=30.0,
         degraded_kinds="[lanes]",
         degraded_max_rate_hz=4.0,
