@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+from tests.training.base_models import save_base  # noqa: E402
 from training import grpo, sft  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,21 @@ def test_sft_on_two_processes_equals_one(tmp_path, kind, stages):
     two_processes("training.sft", [*SFT, stages, "batch_size=2", "--out", str(tmp_path / "two")], kind)
     equal(tmp_path / "one", tmp_path / "two", ["language", "dense", "correct", "grad_norm", "lr"])
     assert same_final(tmp_path / "one", tmp_path / "two") < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("kind", [{}, FSDP2], ids=["ddp", "fsdp2"])
+def test_lora_on_two_processes_equals_one(tmp_path, kind):
+    """On a released model with an untied head, whose new rows learn beside those of the embedding."""
+    pytest.importorskip("peft", reason="needs the extra 'train'")
+    base = save_base(tmp_path / "base", "qwen2_5_vl", tied=False)
+    settings = [*SFT, ONE_STAGE, f"base={base}", "tuning.lora_rank=4", "learning_rate=1e-2"]
+    assert sft.main([*settings, "batch_size=4", "--out", str(tmp_path / "one")]) == 0
+    two_processes("training.sft", [*settings, "batch_size=2", "--out", str(tmp_path / "two")], kind)
+    equal(tmp_path / "one", tmp_path / "two", ["language", "dense", "correct", "grad_norm", "lr"])
+    assert same_final(tmp_path / "one", tmp_path / "two") < 1e-4
+    assert records(tmp_path / "one")[-1]["language"] < records(tmp_path / "one")[0]["language"]
 
 
 @pytest.mark.slow
