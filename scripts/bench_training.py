@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs both comparisons and prints the ratios."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_training", description=__doc__)
     parser.add_argument("--start-from", default="getok_drive/bundles/nano", help="checkpoint or bundle folder, or a key of SIZES")
-    parser.add_argument("--image", type=int, nargs=2, default=(224, 112), metavar=("W", "H"))
+    parser.add_argument("--image", type=int, nargs=2, default=(384, 192), metavar=("W", "H"))
     parser.add_argument("--steps", type=int, default=3, help="counted steps")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=2)

@@ -217,17 +217,22 @@ def _drop_records_after(path: Path, step: int) -> None:
 
 
 def trained_size_wh(folder: Path) -> tuple[int, int]:
-    """Image size that a checkpoint was trained at, from its ``training.json``.
+    """Image size that a checkpoint was trained at, from its ``training.json``, or from the contract where it is a bundle.
 
     Raises:
-        ConfigError: the file is missing or does not say.
+        ConfigError: neither file is there and says so.
     """
-    path = folder / "training.json"
+    path, keys = folder / "training.json", ["image_size_wh"]
+    if not path.is_file() and (folder / "contract.json").is_file():
+        path, keys = folder / "contract.json", ["image", "size_wh"]
     try:
-        width, height = json.loads(path.read_text())["image_size_wh"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path}: does not say image_size_wh; set image_size_wh=(width,height)") from None
-    return int(width), int(height)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            found = found[key]
+        width, height = found
+        return int(width), int(height)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: does not say which image size the model was trained at ({error!r}); set image_size_wh, or --image-size") from error
 
 
 def weights_sha256(folder: Path) -> str:

@@ -39,6 +39,7 @@ from getok_drive.runtime.backend import Geometry
 from getok_drive.tokens import prompts
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
+from training.checkpoints import trained_size_wh
 from training.model import load_checkpoint, parameter_count, position_rule
 from training.onnx_graphs import decoder_graph, vision_graph
 from training.visual import Pixels
@@ -77,7 +78,7 @@ def export(
         raise ConfigError(f"{out} exists and is no bundle; choose another folder or empty it")
     model, tokenizer = load_checkpoint(checkpoint)
     _check_exportable(model, checkpoint)
-    image_size_wh = image_size_wh or _trained_size_wh(checkpoint)
+    image_size_wh = image_size_wh or trained_size_wh(checkpoint)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(parameter.half().float())
@@ -197,18 +198,6 @@ def _prompt(tokenizer: PreTrainedTokenizerFast) -> PromptSpec:
     before, after = prompts.propose_segments()
     parts = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (before, after, prompts.refine_segment())]
     return PromptSpec(prompts.prompt_hash(), *parts)
-
-
-def _trained_size_wh(checkpoint: Path) -> tuple[int, int]:
-    """The image size that `training.sft` noted in the checkpoint."""
-    path = checkpoint / "training.json"
-    try:
-        width, height = json.loads(path.read_text(encoding="utf-8"))["image_size_wh"]
-        return int(width), int(height)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: no image_size_wh ({error!r}); say which size the model was trained at: --image-size WxH"
-        ) from error
 
 
 def _trained_on(checkpoint: Path) -> tuple[TrainingData, ...]:

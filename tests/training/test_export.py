@@ -126,6 +126,10 @@ def test_the_size_of_the_last_training_stage_is_the_default(tiny_checkpoint, tmp
     assert exporting.export(checkpoint, tmp_path / "bundle").contract.image.size_wh == (168, 84)
 
 
+def test_a_bundle_says_its_size_itself(tiny_bundle, tmp_path):
+    assert exporting.export(tiny_bundle, tmp_path / "again").contract.image.size_wh == (224, 112)
+
+
 def test_command_line(tiny_checkpoint, tmp_path, capsys):
     out = tmp_path / "bundle"
     assert exporting.main([str(tiny_checkpoint), "--out", str(out), "--name", "mine", "--image-size", "112x56"]) == 0

@@ -19,7 +19,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 # One picture is 128 visual tokens, so a row that holds the prompt (and the proposal) once is cheaper than one an answer; the tower is
 # frozen, so that a picture is encoded once a step and costs nothing in the update.
-COMMON=(--preset nano "image_size_wh=(224,112)" credit=element share_prefix=True train_vision=False
+COMMON=(--preset nano credit=element share_prefix=True train_vision=False
     prompts=8 prompts_per_pass=4 minibatches=1 threads=1 save_every=5 eval_every=15 eval_images=64 pictures_every=0)
 PLACE=("learning_rate=${PLACE_RATE:-5e-5}" warmup_steps=5 sampling.temperature=0.8 sampling.last_kind=drivable)
 MOVE=("learning_rate=${MOVE_RATE:-1e-4}" warmup_steps=3 sampling.temperature=1.0 sampling.last_kind=lane)
