@@ -232,7 +232,7 @@ def trained_size_wh(folder: Path) -> tuple[int, int]:
         width, height = found
         return int(width), int(height)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: does not say which image size the model was trained at ({error!r}); set image_size_wh, or --image-size") from error
+        raise ConfigError(f"{path}: no size of the training images ({error!r}); say it: image_size_wh or --image-size") from error
 
 
 def weights_sha256(folder: Path) -> str:
