@@ -16,7 +16,6 @@ from typing import Any, cast
 from getok_drive.errors import ConfigError
 
 KINDS = ("lanes", "drivable", "boxes", "signs")
-WHEN = ("always", "inactive", "unconfigured")
 
 
 def setting(
