@@ -1,4 +1,7 @@
-"""A scene drawn over its picture: translucent drivable area, lanes coloured by type, labelled boxes and signs."""
+"""A scene drawn over its picture: translucent drivable area, lanes coloured by type, labelled boxes and signs.
+
+Boxes and signs that are likelier wrong than nine in ten are drawn thin and without a label, so that guesses do not hide the rest.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ Color = tuple[int, int, int]  # BGR, 0..255
 
 LEAST_WIDTH_PX = 960  # smaller pictures are enlarged, so that labels stay legible
 MOST_PIXELS = 1 << 24  # larger ones are reduced
+FAINT = 0.1  # confidence below which a box or a sign is a guess
 LANE_COLORS: dict[str, Color] = {"solid": (255, 180, 30), "dashed": (60, 220, 120), "double": (220, 80, 235)}
 PAINT_COLORS: dict[str, Color] = {"white": (255, 255, 255), "yellow": (40, 215, 255)}
 DRIVABLE_COLOR: Color = (110, 190, 60)
@@ -71,9 +75,11 @@ def draw(image_bgr: ImageBgr, scene: Scene, labels: bool = True, width_px: int |
     if labels:
         pen.caption(scene)
         for box in near_first:
-            pen.box_label(box)
+            if box.confidence >= FAINT:
+                pen.box_label(box)
         for sign in scene.signs:
-            pen.sign_label(sign)
+            if sign.confidence >= FAINT:
+                pen.sign_label(sign)
     return canvas
 
 
@@ -115,7 +121,8 @@ class _Pen:
 
     def box(self, box: Box) -> None:
         first, second = self.fixed(box.xyxy_px.reshape(2, 2)).tolist()
-        for ink, units in ((DARK, 3.0), (BOX_COLORS.get(box.class_name, OBSTACLE_COLOR), 1.6)):
+        color = BOX_COLORS.get(box.class_name, OBSTACLE_COLOR)
+        for ink, units in ((color, 0.6),) if box.confidence < FAINT else ((DARK, 3.0), (color, 1.6)):
             cv2.rectangle(self.canvas, first, second, ink, self.width(units), _LINE, _SHIFT)
 
     def box_label(self, box: Box) -> None:
@@ -126,6 +133,9 @@ class _Pen:
     def sign(self, sign: Sign) -> None:
         centre = tuple(self.fixed(sign.point_px.reshape(1, 2))[0].tolist())
         radius = self.width(6.0) << _SHIFT
+        if sign.confidence < FAINT:
+            cv2.circle(self.canvas, centre, radius // 2, SIGN_COLORS.get(sign.color, OTHER_COLOR), self.width(0.6), _LINE, _SHIFT)
+            return
         cv2.circle(self.canvas, centre, radius, DARK, self.width(4.0), _LINE, _SHIFT)
         cv2.circle(self.canvas, centre, radius, (255, 255, 255), self.width(2.2), _LINE, _SHIFT)
         cv2.circle(self.canvas, centre, radius // 2, SIGN_COLORS.get(sign.color, OTHER_COLOR), -1, _LINE, _SHIFT)

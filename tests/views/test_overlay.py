@@ -54,6 +54,17 @@ def test_boxes_and_signs_stand_where_they_are():
     assert near(labelled, 310, 290, overlay.BOX_COLORS["car"], radius=8)
 
 
+def test_guesses_are_thin_and_have_no_label():
+    def drawn(confidence: float) -> np.ndarray:
+        box, sign = Box([300, 300, 500, 450], "car", confidence), Sign([800, 200], "stop", "red", confidence)
+        return (overlay.draw(grey(), Scene((1280, 720), boxes=(box,), signs=(sign,)))[:600] != 90).any(axis=2)
+
+    guessed, sure = drawn(overlay.FAINT - 0.01), drawn(overlay.FAINT)
+    assert guessed[375, 296:305].any() and guessed[190:211, 790:811].any()  # there they are
+    assert guessed.sum() < 0.4 * sure.sum()
+    assert sure[285:298, 302:360].any() and not guessed[285:298, 302:360].any()  # the plate above the box
+
+
 def test_labels_keep_clear_of_one_another():
     boxes = tuple(Box([400 + 8 * i, 300, 420 + 8 * i, 340], "pedestrian", 0.5) for i in range(5))
     pen = overlay._Pen(grey(), 1)
