@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
+from getok_drive.bundle import CONTRACT, Bundle
 from getok_drive.errors import ConfigError
 from getok_drive.tokens.prompts import prompt_hash
 from getok_drive.tokens.vocab import TOKENS
@@ -221,15 +222,14 @@ def trained_size_wh(folder: Path) -> tuple[int, int]:
 
     Raises:
         ConfigError: neither file is there and says so.
+        BundleError: the bundle is broken.
     """
-    path, keys = folder / "training.json", ["image_size_wh"]
-    if not path.is_file() and (folder / "contract.json").is_file():
-        path, keys = folder / "contract.json", ["image", "size_wh"]
+    path = folder / "training.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for key in keys:
-            found = found[key]
-        width, height = found
+        if not path.is_file() and (folder / CONTRACT).is_file():
+            width, height = Bundle.load(folder).contract.image.size_wh
+        else:
+            width, height = json.loads(path.read_text(encoding="utf-8"))["image_size_wh"]
         return int(width), int(height)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no size of the training images ({error!r}); say it: image_size_wh or --image-size") from error

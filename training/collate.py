@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,36 +147,52 @@ class Collator:
     def __call__(self, conversations: Sequence[Conversation]) -> Batch:
         """The batch of these conversations."""
         pre, layout = self.preprocessor, self.layout
-        count = pre.num_visual_tokens
         merged_hw = (pre.grid_hw[0] // pre.merge_size, pre.grid_hw[1] // pre.merge_size)
-        start = len(layout.before)
-        total = start + count + max(len(row.ids) for row in conversations)
-        shape = (len(conversations), total)
-        ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
-        weights, positions = np.zeros(shape, np.float32), np.zeros((3, *shape), np.float32)
         spec = layout.position_spec(merged_hw)
-        prefix = [*layout.before, *[layout.image_pad] * count]
-        for index, row in enumerate(conversations):
-            stop = len(prefix) + len(row.ids)
-            span = slice(len(prefix), stop)
-            ids[index, : len(prefix)], ids[index, span] = prefix, row.ids
-            labels[index, span], weights[index, span] = row.labels, row.weights
-            positions[:, index, : len(prefix)] = spec.prefix()
-            positions[:, index, span] = Positions(spec).append(row.ids, row.places)
-        pixels = np.stack([pre(row.sample.image_bgr)[0] for row in conversations])
-        dense = np.stack([self._dense(row.sample, merged_hw) for row in conversations])
-        tensor = torch.from_numpy
-        visual = slice(start, start + count)
-        choices = _choices(conversations, labels, len(prefix), layout.first_id)
-        return Batch(
-            tensor(pixels), tensor(ids), tensor(positions), tensor(labels), tensor(weights), tensor(dense), visual, choices
-        )
+        pixels = torch.from_numpy(np.stack([pre(row.sample.image_bgr)[0] for row in conversations]))
+        dense = torch.from_numpy(np.stack([self._dense(row.sample, merged_hw) for row in conversations]))
+        batch = text_batch(conversations, layout, spec, lambda: Positions(spec), pixels, dense)
+        choices = _choices(conversations, batch.labels.numpy(), batch.visual.stop, layout.first_id)
+        return replace(batch, choices=choices)
 
     def _dense(self, sample: Sample, merged_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
         side, (rows, columns) = DENSE_SUBCELLS, merged_hw
         picture = dense_labels(sample, (columns * side, rows * side))
         blocks = picture.reshape(len(DENSE_CHANNELS), rows, side, columns, side).transpose(1, 3, 0, 2, 4)
         return np.ascontiguousarray(blocks.reshape(rows * columns, -1))
+
+
+def text_batch(
+    conversations: Sequence[Conversation],
+    layout: Layout,
+    spec: PositionSpec,
+    positions_after: Callable[[], Positions],
+    pixel_values: Tensor,
+    dense: Tensor,
+) -> Batch:
+    """The texts of a batch, padded, behind the places of their pictures.
+
+    Args:
+        conversations: B of them.
+        layout: fixed token ids.
+        spec: where tokens stand.
+        positions_after: makes the positions of one conversation's text, from its first token after the picture on.
+        pixel_values: of the batch, passed on.
+        dense: of the batch, passed on.
+    """
+    prefix = [*layout.before, *[layout.image_pad] * (spec.merged_hw[0] * spec.merged_hw[1])]
+    start = len(prefix)
+    shape = (len(conversations), start + max(len(row.ids) for row in conversations))
+    ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
+    weights, positions = np.zeros(shape, np.float32), np.zeros((3, *shape), np.float32)
+    ids[:, :start], positions[:, :, :start] = prefix, spec.prefix()[:, None]
+    for index, row in enumerate(conversations):
+        span = slice(start, start + len(row.ids))
+        ids[index, span], labels[index, span], weights[index, span] = row.ids, row.labels, row.weights
+        positions[:, index, span] = positions_after().append(row.ids, row.places)
+    tensor = torch.from_numpy
+    visual = slice(len(layout.before), start)
+    return Batch(pixel_values, tensor(ids), tensor(positions), tensor(labels), tensor(weights), dense, visual)
 
 
 def _choices(conversations: Sequence[Conversation], labels: npt.NDArray[np.int64], first: int, first_id: int) -> Choices | None:

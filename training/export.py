@@ -201,8 +201,10 @@ def _prompt(tokenizer: PreTrainedTokenizerFast) -> PromptSpec:
 
 
 def _trained_on(checkpoint: Path) -> tuple[TrainingData, ...]:
-    """The data sets that `training.sft` noted in the checkpoint; the driving world alone where it noted none."""
+    """The data sets that `training.sft` noted in the checkpoint, or a bundle's own; the driving world alone where none are."""
     path = checkpoint / "training.json"
+    if not path.is_file() and (checkpoint / CONTRACT).is_file():
+        return Bundle.load(checkpoint).contract.training
     try:
         noted = json.loads(path.read_text(encoding="utf-8")).get("training") if path.is_file() else None
         return tuple(TrainingData(str(one["name"]), str(one["terms"])) for one in noted) if noted else (WORLD_TERMS,)

@@ -10,11 +10,12 @@ torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 import onnx  # noqa: E402
 import onnxruntime as ort  # noqa: E402
 
-from getok_drive.bundle import CONTRACT, Bundle  # noqa: E402
+from getok_drive.bundle import CONTRACT, Bundle, TrainingData  # noqa: E402
 from getok_drive.errors import ConfigError  # noqa: E402
 from training import export as exporting  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
 from training.onnx_graphs import decoder_graph, vision_graph  # noqa: E402
+from training.recipes.provenance import provenance  # noqa: E402
 
 
 @pytest.fixture
@@ -126,8 +127,12 @@ def test_the_size_of_the_last_training_stage_is_the_default(tiny_checkpoint, tmp
     assert exporting.export(checkpoint, tmp_path / "bundle").contract.image.size_wh == (168, 84)
 
 
-def test_a_bundle_says_its_size_itself(tiny_bundle, tmp_path):
-    assert exporting.export(tiny_bundle, tmp_path / "again").contract.image.size_wh == (224, 112)
+def test_a_bundle_says_its_size_and_its_terms_itself(tiny_checkpoint, tmp_path):
+    terms = (TrainingData("mountain roads", "research only"),)
+    exporting.export(tiny_checkpoint, tmp_path / "first", image_size_wh=(168, 84), training=terms)
+    again = exporting.export(tmp_path / "first", tmp_path / "again").contract
+    assert again.image.size_wh == (168, 84) and again.training == terms
+    assert provenance([], str(tmp_path / "first")) == [{"name": "mountain roads", "terms": "research only"}]
 
 
 def test_command_line(tiny_checkpoint, tmp_path, capsys):

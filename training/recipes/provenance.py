@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from getok_drive.bundle import CONTRACT, Bundle
 from training.recipes.pools import Pool, reader_of
 
 WORLD = {"name": "procedural driving world of this repository (training/datasets/world)", "terms": "Apache-2.0"}
@@ -36,6 +37,8 @@ def provenance(pools: Sequence[Pool], source: str | None = None) -> list[dict[st
 
 def _before(source: str) -> list[dict[str, str]]:
     path = Path(source) / "training.json"
+    if not path.is_file() and (Path(source) / CONTRACT).is_file():
+        return [{"name": one.name, "terms": one.terms} for one in Bundle.load(source).contract.training]
     if not path.is_file():
         return [{"name": f"base model {Path(source).name}", "terms": "those of that model"}]
     record = json.loads(path.read_text(encoding="utf-8"))

@@ -16,13 +16,13 @@ import torch
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens.elements import ElementTokens
-from training.collate import Batch, Layout
+from training.collate import Batch, Layout, text_batch
 from training.lora import Tuning
 from training.losses import Losses
 from training.model import load_checkpoint
 from training.presets import SftConfig, Stage
 from training.recipes.classification import ClassificationRecipe
-from training.recipes.conversation import IGNORE, Conversation
+from training.recipes.conversation import Conversation
 from training.recipes.settings import REGION_FORMS, RecipeConfig
 from training.representations.forms import FORMS
 from training.representations.frames import Frames, encode, visual_tokens
@@ -169,21 +169,10 @@ class FrameCollator:
         return ids, PlacedPositions(spec, self.marks), spec.prefix()
 
     def __call__(self, conversations: Sequence[Conversation], visual: torch.Tensor) -> Batch:
-        """The batch; ``visual`` ``(B, K, D)`` stands in the place of its pixels."""
-        prefix, after, places = self.prefix()
-        start = len(prefix)
-        shape = (len(conversations), start + max(len(row.ids) for row in conversations))
-        ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
-        weights, positions = np.zeros(shape, np.float32), np.zeros((3, *shape), np.float32)
-        ids[:, :start], positions[:, :, :start] = prefix, places[:, None]
-        for index, row in enumerate(conversations):
-            span = slice(start, start + len(row.ids))
-            ids[index, span], labels[index, span], weights[index, span] = row.ids, row.labels, row.weights
-            positions[:, index, span] = after.copy().append(row.ids, row.places)
-        tensor = torch.from_numpy
+        """The batch; ``visual`` ``(B, K, D)`` stands in the place of its pixels, and nothing is labelled for the dense loss."""
+        spec = self.layout.position_spec(self.merged_hw)
         dense = torch.full((len(conversations), 1, 1), 255, dtype=torch.uint8)
-        span = slice(len(self.layout.before), start)
-        return Batch(visual, tensor(ids), tensor(positions), tensor(labels), tensor(weights), dense, span)
+        return text_batch(conversations, self.layout, spec, lambda: PlacedPositions(spec, self.marks), visual, dense)
 
 
 def write_start(settings: RunSettings, seed: int, folder: Path) -> None:
