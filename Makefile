@@ -11,7 +11,7 @@ OUT    ?= out
 $(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build.txt $(shell find ros2_ws/src ros2_ws/wheels -type f)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e ".[ros,mcap]" -r ros2_ws/requirements-build.txt
+	$(PY) -m pip install --quiet -e ".[ros,mcap,world]" -r ros2_ws/requirements-build.txt
 	$(PY) scripts/build_msgs.py
 	touch $@
 

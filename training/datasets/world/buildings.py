@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
-from training.datasets.world.canvas import BUILDING, Canvas, Point, fixed, lighting
+from training.datasets.world.canvas import BUILDING, Canvas, Point, fixed
 from training.datasets.world.look import Bgr
 from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import View
@@ -124,6 +124,7 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot) -> None:
         g, offset = canvas.look.shade(distance, spot.y)
         mask = np.zeros((size[1], size[0]), np.uint8)
         cv2.fillConvexPoly(mask, fixed(local), 255, cv2.LINE_8, 4)
-        patch = cv2.transform(patch, lighting((g[0] * light, g[1] * light, g[2] * light), offset))
+        shade = np.column_stack([np.diag((g[0] * light, g[1] * light, g[2] * light)), offset])
+        patch = cv2.transform(patch, shade)
         cv2.copyTo(patch, mask, canvas.image[y0:y1, x0:x1])
         cv2.copyTo(np.full(mask.shape, BUILDING, np.uint8), mask, canvas.owner[y0:y1, x0:x1])

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.datasets.world.kernels.sprite import paste
 from training.datasets.world.look import Bgr, Look
 from training.datasets.world.view import View
 
@@ -22,12 +23,13 @@ NOBODY, ROAD, FIRST_THING_ID = 0, 1, 2
 FIRST_SCENERY_ID = 240
 POLE, BUILDING, VEGETATION, WALL, HOOD, BRIDGE = range(FIRST_SCENERY_ID, FIRST_SCENERY_ID + 6)
 
-Mips = list[tuple[U8, U8]]  # a picture ``(h, w, 3)`` and its cover ``(h, w)``, then its halvings
+Mips = list[U8]  # a picture ``(h, w, 4)``, colour and cover, then its halvings
+Light = tuple[Bgr, Bgr, Bgr, Bgr]  # columns of a matrix from a picture's three channels to BGR, and an offset
 
 
-def lighting(gain: Bgr, offset: Bgr) -> F64:
-    """``(3, 4)`` matrix that lights a BGR picture."""
-    return np.array([(gain[0], 0.0, 0.0, offset[0]), (0.0, gain[1], 0.0, offset[1]), (0.0, 0.0, gain[2], offset[2])])
+def lighting(gain: Bgr, offset: Bgr) -> Light:
+    """Light on a BGR picture."""
+    return (gain[0], 0.0, 0.0), (0.0, gain[1], 0.0), (0.0, 0.0, gain[2]), offset
 
 
 def fixed(points: npt.ArrayLike) -> npt.NDArray[np.int32]:
@@ -43,7 +45,8 @@ class Canvas:
         image: ``(H, W, 3)`` uint8; owner: ``(H, W)`` uint8: `NOBODY` (ground or sky), `ROAD`, then thing ids, then scenery.
         paint: ``(H, W)`` uint8, 255 on lane lines.
         glow: light sources ``(u, v, radius_px, BGR)`` added at the end.
-        whole: pixel count of each thing when nothing stood before it yet; extent: the canvas box ``x0, y0, x1, y1`` it lies in.
+        tally: ``(256, 5)`` int32 by owner: pixels of each thing when nothing stood before it yet, and the canvas box
+            ``x0, y0, x1, y1`` it lies in.
     """
 
     view: View
@@ -52,8 +55,7 @@ class Canvas:
     owner: U8
     paint: U8
     glow: list[tuple[float, float, float, Bgr]] = field(default_factory=list)
-    whole: dict[int, int] = field(default_factory=dict)
-    extent: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    tally: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((256, 5), np.int32))
 
     @staticmethod
     def blank(view: View, look: Look) -> Canvas:
@@ -93,7 +95,7 @@ class Canvas:
 
     def sprite(
         self, mips: Mips, center_u: float, base_v: float, width_px: float, height_px: float, clip_v: float,
-        light: F64, owner: int, flip: bool = False, hard: bool = False,
+        light: Light, owner: int, flip: bool = False, hard: bool = False,
     ) -> None:  # fmt: skip
         """Paste an upright picture with its base at ``base_v``; rows below ``clip_v`` are hidden.
 
@@ -101,40 +103,18 @@ class Canvas:
             mips: the picture and its halvings.
             center_u, base_v, width_px, height_px: where it goes.
             clip_v: last row that shows.
-            light: ``(3, 4)``, from the picture's channels to BGR; see `lighting`.
+            light: from the picture's channels to BGR; see `lighting`.
             owner: who gets its pixels.
             flip: mirrored left to right.
-            hard: no soft rim; a third of the cost.
+            hard: no soft rim.
         """
-        level, rows = 0, mips[0][1].shape[0]
+        level, rows = 0, mips[0].shape[0]
         while level + 1 < len(mips) and rows >= 2 * height_px:
             level, rows = level + 1, rows // 2
-        color, cover = mips[level]
-        left, top = center_u - width_px / 2, base_v - height_px
-        x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
-        x1 = min(math.ceil(left + width_px) + 1, self.image.shape[1])
-        y1 = min(math.ceil(base_v) + 1, math.ceil(clip_v) + 1, self.image.shape[0])
-        if x1 <= x0 or y1 <= y0:
-            return
-        size = (x1 - x0, y1 - y0)
-        sx, sy = width_px / cover.shape[1], height_px / cover.shape[0]
-        where = np.zeros((2, 3))
-        where[0, 0], where[0, 2] = (-sx, left + width_px - 0.5 * sx - 0.5 - x0) if flip else (sx, left + 0.5 * sx - 0.5 - x0)
-        where[1, 1], where[1, 2] = sy, top + 0.5 * sy - 0.5 - y0
-        alpha = cv2.warpAffine(cover, where, size)
-        _, mask = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
-        lit = cv2.transform(cv2.warpAffine(color, where, size, borderMode=cv2.BORDER_REPLICATE), light)
-        region = self.image[y0:y1, x0:x1]
-        if hard:
-            cv2.copyTo(lit, mask, region)
-        else:
-            wide = cv2.cvtColor(alpha, cv2.COLOR_GRAY2BGR)
-            behind = cv2.multiply(region, cv2.bitwise_not(wide), scale=1 / 255)
-            cv2.add(behind, cv2.multiply(lit, wide, scale=1 / 255), dst=region)
-        cv2.copyTo(np.full(mask.shape, owner, np.uint8), mask, self.owner[y0:y1, x0:x1])
-        if owner < FIRST_SCENERY_ID:
-            self.whole[owner] = self.whole.get(owner, 0) + cv2.countNonZero(mask)
-            self.extent[owner] = (x0, y0, x1, y1)
+        paste(
+            self.image, self.owner, self.tally, mips[level], center_u - width_px / 2, base_v - height_px, width_px, height_px,
+            clip_v, light, owner, flip, hard,
+        )  # fmt: skip
 
     def count(self, thing: int, u0: float, v0: float, u1: float, v1: float) -> None:
         """Remember how many pixels ``thing`` has just been given within a box, and the box."""
@@ -142,5 +122,4 @@ class Canvas:
         x0, y0 = min(max(int(u0) - 1, 0), width), min(max(int(v0) - 1, 0), height)
         x1, y1 = min(max(int(u1) + 3, 0), width), min(max(int(v1) + 3, 0), height)
         if x1 > x0 and y1 > y0:
-            self.whole[thing] = int(np.count_nonzero(self.owner[y0:y1, x0:x1] == thing))
-            self.extent[thing] = (x0, y0, x1, y1)
+            self.tally[thing] = np.count_nonzero(self.owner[y0:y1, x0:x1] == thing), x0, y0, x1, y1

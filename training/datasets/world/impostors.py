@@ -13,7 +13,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from training.datasets.world.canvas import F64, SHIFT, Mips
+from training.datasets.world.canvas import SHIFT, Light, Mips
 from training.datasets.world.look import Bgr
 from training.datasets.world.meshes import Mesh, mesh, visible
 from training.datasets.world.sprites import mips
@@ -45,14 +45,16 @@ class Impostor:
     reach_m: float
 
 
-def painted(paint: Bgr, lamp: Bgr, gain: Bgr, shade: float, offset: Bgr, shining: bool) -> F64:
-    """``(3, 4)`` matrix from an impostor's channels to light: ``shade`` dims painted and other surfaces, not a lit lamp."""
+def painted(paint: Bgr, lamp: Bgr, gain: Bgr, shade: float, offset: Bgr, shining: bool) -> Light:
+    """Light on an impostor's channels: ``shade`` dims painted and other surfaces, not a lit lamp."""
     k = shade / 255
-    rows = [
-        (p * g * k, g * shade, lm * (1.0 if shining else g * shade) / 255, o)
-        for p, lm, g, o in zip(paint, lamp, gain, offset, strict=True)
-    ]
-    return np.array(rows)
+    lamp_gain = (1 / 255, 1 / 255, 1 / 255) if shining else (gain[0] * k, gain[1] * k, gain[2] * k)
+    return (
+        (paint[0] * gain[0] * k, paint[1] * gain[1] * k, paint[2] * gain[2] * k),
+        (gain[0] * shade, gain[1] * shade, gain[2] * shade),
+        (lamp[0] * lamp_gain[0], lamp[1] * lamp_gain[1], lamp[2] * lamp_gain[2]),
+        offset,
+    )
 
 
 def seen(model: str, turn_rad: float, distance_m: float) -> Impostor:

@@ -233,10 +233,9 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
 
 def _share(canvas: Canvas, number: int) -> float:
     """How much of a thing nothing else covers on the canvas, 0..1."""
-    whole = canvas.whole.get(number, 0)
+    whole, x0, y0, x1, y1 = canvas.tally[number].tolist()
     if not whole:
         return 0.0
-    x0, y0, x1, y1 = canvas.extent[number]
     return cv2.countNonZero(cv2.compare(canvas.owner[y0:y1, x0:x1], float(number), cv2.CMP_EQ)) / whole
 
 
@@ -244,7 +243,7 @@ def _windows(canvas: Canvas, numbers: list[int], size: tuple[int, int]) -> list[
     """Photograph windows ``x0, y0, x1, y1`` that hold the canvas boxes of ``numbers``, with room for distortion."""
     if not numbers:
         return []
-    boxes = np.array([canvas.extent[n] for n in numbers], dtype=np.float64)
+    boxes = canvas.tally[numbers, 1:].astype(np.float64)
     corners = canvas.view.camera.to_image(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
     margin = 6 + 0.02 * size[0]
     windows = np.concatenate([corners.min(1) - margin, corners.max(1) + margin], axis=1)

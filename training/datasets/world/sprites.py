@@ -26,7 +26,7 @@ def mips(picture: U8) -> Mips:
         total = max(float(cover.sum()), 1e-3)
         mean = color.sum((0, 1)) / total
         full = np.where(cover[..., None] > 0.02, color / np.maximum(cover, 0.02)[..., None], mean)
-        levels.append((np.clip(full, 0, 255).astype(np.uint8), np.clip(cover * 255, 0, 255).astype(np.uint8)))
+        levels.append(np.dstack([np.clip(full, 0, 255), np.clip(cover * 255, 0, 255)]).astype(np.uint8))
         if min(cover.shape) <= 8:
             return levels
         size = (cover.shape[1] // 2, cover.shape[0] // 2)
