@@ -212,7 +212,8 @@ def write_html(runs: Sequence[Run], comparisons: Sequence[Comparison], path: Pat
         unbounded = () if headline.bounded else tuple(run.name for run in runs)
         rows = []
         for run, d, p in zip(runs[1:], comparison.differences, comparison.p, strict=True):
-            verdict = ("better" if d.value > 0 else "worse") if p < comparison.level else "not told apart"
+            better = "better" if (d.value < 0) == headline.lower_is_better else "worse"
+            verdict = better if p < comparison.level else "not told apart"
             rows.append(
                 (f"{run.name} – {runs[0].name}", f"{d.value:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", f"{p:.4f}", verdict)
             )

@@ -22,8 +22,9 @@ from training.metrics.calibration import reliability_of
 from training.metrics.captions import tokenize
 from training.metrics.classification import confusion
 from training.metrics.curves import precision_recall
+from training.metrics.drives import DriveScorer, drive_numbers
 from training.metrics.frame import FrameScore, score_frame
-from training.metrics.summary import pairs_of, summarise
+from training.metrics.summary import Numbers, RowSet, defined, pairs_of, summarise
 from training.prompted.answers import Answer
 from training.prompted.queries import Query
 from training.prompted.scoring import CaptionPair, add_rows, prompted_numbers, score_captions, score_query
@@ -59,6 +60,7 @@ class Collector:
         self._watch = watch
         self._worst_count = worst
         self._scores: list[FrameScore] = []
+        self._drives = DriveScorer(tasks)
         self._prompted: list[FrameScore] = []
         self._captions: list[CaptionPair] = []
         self._digests: dict[str, str] = {}
@@ -90,7 +92,8 @@ class Collector:
         """
         if self._watch is not None:
             self._watch.add(key, sample, scene, wall_ms)
-        score = score_frame(sample, scene, self._tasks, BOX_CLASSES, SIGN_CLASSES, key)
+        score = score_frame(sample, scene, self._tasks, BOX_CLASSES, SIGN_CLASSES, key, wall_ms)
+        self._drives.add(key, sample, scene)
         self._keep(self._worst, score.quality, len(self._scores), Case(score, sample, scene))
         self._scores.append(score)
         if wall_ms is not None:
@@ -161,7 +164,7 @@ class Collector:
             outputs |= {"queries": self._queries, "missing_answers": self.missing_answers}
         return Report(
             frames=len(self._digests),
-            numbers=summarise(self._scores, BOX_CLASSES, SIGN_CLASSES) | prompted_numbers(prompted),
+            numbers=self._numbers(prompted),
             outputs=outputs | ({"note": note} if note else {}),
             speed=self._speed(),
             reliability=curves,
@@ -180,11 +183,15 @@ class Collector:
         """Write the rows of every picture, a JSON line each: what `training.compare` resamples."""
         prompted, _ = score_captions(self._prompted, self._captions)
         rows: dict[str, dict[str, Any]] = {}
-        for score in [*self._scores, *prompted]:
+        for score in [*self._scores, *self._drives.scores(), *prompted]:
             record = rows.setdefault(score.key, {"key": score.key, "group": str(score.group), "sample_sha256": "", "rows": {}})
             record["sample_sha256"] = self._digests[score.key]
             record["rows"] |= {name: np.round(row, 9).tolist() for name, row in score.rows.items()}
         path.write_text("".join(json.dumps(record) + "\n" for record in rows.values()), encoding="utf-8")
+
+    def _numbers(self, prompted: Sequence[FrameScore]) -> dict[str, Numbers]:
+        drives = defined(drive_numbers(RowSet(self._drives.scores())))
+        return summarise(self._scores, BOX_CLASSES, SIGN_CLASSES) | drives | prompted_numbers(prompted)
 
     def _speed(self) -> dict[str, float]:
         speed: dict[str, float] = {}

@@ -85,7 +85,7 @@ def predict(
             digest = sample_sha256(sample)
             record = kept.get(key)
             if record is None:
-                frame = Frame(sample.image_bgr, source=key, index=index)
+                frame = Frame(sample.image_bgr, stamp_ns=int(sample.meta.get("stamp_ns", 0)), source=key, index=index)
                 if perceiver is None:
                     perceiver = open_perceiver()
                     perceiver.run(frame)  # first-run costs (allocation, kernels) are not the speed of a frame

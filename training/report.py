@@ -14,7 +14,7 @@ from getok_drive.tokens.confidence import Reliability
 from getok_drive.types import ImageBgr, Scene
 from training import pages
 from training.metrics.frame import SIZES
-from training.metrics.headlines import HEADLINES
+from training.metrics.headlines import HEADLINES, UNITS
 from training.metrics.summary import Numbers
 from training.results import Case, PromptedCase, Report
 from training.samples import Sample
@@ -121,7 +121,7 @@ def _section(kind: str, numbers: Numbers) -> list[str]:
     """The numbers of a kind; those with a slash in their names (classes, sizes, attributes) in tables of their own."""
     plain = [(name, e) for name, e in numbers.items() if "/" not in name or len(numbers) <= _MOST_ROWS]
     headline = HEADLINES[kind]
-    unbounded = () if headline.bounded else (headline.number,)
+    unbounded = tuple(name for name, _ in plain if name.endswith(UNITS) or (name == headline.number and not headline.bounded))
     parts = [pages.heading(kind), pages.estimates(plain, headline.number, unbounded)]
     if any(name.startswith("f1_by_height") for name in numbers):
         limits = ", ".join(f"{size} from {least:.0%}" for size, (least, _) in SIZES.items())

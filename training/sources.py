@@ -1,5 +1,8 @@
 """Labelled data sets by name, for evaluation: ``world:test``, ``world:val``, ``world:FIRST-LAST``, ``KIND:PATH``.
 
+``world-drive:SEEDS`` (``test``, ``val``, ``SEED`` or ``FIRST-LAST``) are continuous drives through the same worlds, 30 frames at
+15 Hz each, ``world-drive:SEEDS:FRAMES`` so many frames each.
+
 ``KIND`` is a module of `training.datasets` with ``open_samples(path: Path, split: str) -> Sequence[Sample]``; its samples are
 named by ``meta["source"]``.
 """
@@ -11,12 +14,14 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from getok_drive.errors import ConfigError
 from training import datasets
 from training.samples import Sample
+
+DRIVE_FRAMES = 30  # of a drive of the world, unless its name says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +58,41 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _seeds(name: str, which: str) -> Sequence[int]:
+    from training.datasets import world
+
+    named = {"test": world.TEST_SEEDS, "val": world.VAL_SEEDS}
+    numbers = re.fullmatch(r"(\d+)(?:-(\d+))?", which)
+    if which in named:
+        return named[which]
+    if numbers:
+        return range(int(numbers[1]), int(numbers[2] or numbers[1]) + 1)
+    kind = name.partition(":")[0]
+    raise ConfigError(f"--dataset {name}: expected {kind}:test, {kind}:val or {kind}:FIRST-LAST")
+
+
 def _world(name: str, which: str, size: str, limit: int | None, masks: bool) -> Source:
     from training.datasets import world
 
-    size_wh = parse_size(size)
-    named = {"test": world.TEST_SEEDS, "val": world.VAL_SEEDS}
-    numbers = re.fullmatch(r"(\d+)-(\d+)", which)
-    if which in named:
-        seeds: Sequence[int] = named[which]
-    elif numbers:
-        seeds = range(int(numbers[1]), int(numbers[2]) + 1)
-    else:
-        raise ConfigError(f"--dataset {name}: expected world:test, world:val or world:FIRST-LAST")
-    seeds = seeds[:limit]
+    size_wh, seeds = parse_size(size), _seeds(name, which)[:limit]
     return Source(name, [f"world:{seed}" for seed in seeds], lambda index: world.render(seeds[index], size_wh, masks=masks))
+
+
+def _drives(name: str, which: str, size: str, limit: int | None) -> Source:
+    from training.datasets import world
+
+    which, _, count = which.partition(":")
+    if count and not (count.isdecimal() and int(count)):
+        raise ConfigError(f"--dataset {name}: expected a number of frames after {which}:, got {count!r}")
+    size_wh, frames = parse_size(size), int(count or DRIVE_FRAMES)
+    places = [(seed, index) for seed in _seeds(name, which) for index in range(frames)][:limit]
+    drive = lru_cache(maxsize=2)(lambda seed: world.Drive(seed, size_wh, frames=frames))  # pictures are asked for in order
+
+    def read(number: int) -> Sample:
+        seed, index = places[number]
+        return drive(seed).frame(index)
+
+    return Source(name, [f"world-drive:{seed}:{index}" for seed, index in places], read)
 
 
 @cache
@@ -94,9 +120,12 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
         raise ConfigError(f"--limit: expected 1 or more, got {limit}")
     if kind == "world":
         source = _world(name, rest, size, limit, masks)
+    elif kind == "world-drive":
+        source = _drives(name, rest, size, limit)
     else:
         if kind not in readers():
-            raise ConfigError(f"--dataset {name}: there is no reader for {kind!r}; use world or {', '.join(readers())}")
+            others = ", ".join(readers())
+            raise ConfigError(f"--dataset {name}: there is no reader for {kind!r}; use world or world-drive, or {others}")
         module = importlib.import_module(f"training.datasets.{kind}")
         path = Path(rest)
         if not path.exists():

@@ -9,42 +9,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import numpy.typing as npt
 
 from getok_drive.errors import ConfigError
-from getok_drive.types import Lane, Scene
+from getok_drive.types import Scene
 from training.metrics.culane import PICTURE_WH, scale_points
-from training.metrics.tusimple import MAX_RUN_TIME_MS
+from training.metrics.tusimple import MAX_RUN_TIME_MS, lanes_at
 from training.samples import Sample
 from training.sources import Source
 
 FORMATS = ("tusimple", "culane")
-ABSENT = -2
-
-
-def columns_at(lane: Lane, h_samples: Sequence[float], width_px: float) -> list[float]:
-    """The lane's x at each row, -2 outside of its extent or of the picture; pixels.
-
-    Where a lane passes a row several times (which none does that the grammar allows), the last passage going up counts.
-
-    Args:
-        lane: a polyline.
-        h_samples: rows y.
-        width_px: of the picture.
-    """
-    points = np.asarray(lane.points_px, dtype=np.float64)
-    rows = np.asarray(h_samples, dtype=np.float64)
-    columns = np.full(len(rows), float(ABSENT))
-    for (x0, y0), (x1, y1) in pairwise(points.tolist()):
-        inside = (rows >= min(y0, y1)) & (rows <= max(y0, y1))
-        columns[inside] = x0 if y0 == y1 else x0 + (rows[inside] - y0) * (x1 - x0) / (y1 - y0)
-    columns[(columns < 0) | (columns > width_px - 1)] = ABSENT
-    return [ABSENT if x == ABSENT else round(float(x), 2) for x in columns]
 
 
 class TuSimpleWriter:
@@ -61,8 +37,7 @@ class TuSimpleWriter:
         h_samples = sample.meta.get("h_samples")
         if h_samples is None:
             raise ConfigError(f"--export tusimple: {key} has no h_samples; the format is for --dataset tusimple:PATH")
-        lanes = [columns_at(lane, h_samples, sample.size_wh[0]) for lane in scene.lanes]
-        lanes = [lane for lane in lanes if any(x != ABSENT for x in lane)]
+        lanes = lanes_at([lane.points_px for lane in scene.lanes], h_samples, sample.size_wh[0])
         self._slow += wall_ms is not None and wall_ms > MAX_RUN_TIME_MS
         self._untimed += wall_ms is None
         record = {"raw_file": _name(key), "lanes": lanes, "h_samples": list(h_samples), "run_time": round(wall_ms or 0.0, 3)}

@@ -14,16 +14,17 @@ from getok_drive.types import Lane, Scene
 from training import evaluate
 from training.datasets import culane as culane_reader
 from training.metrics import culane, tusimple
+from training.metrics.tusimple import ABSENT, columns_at
 from training.samples import Sample
 from training.sources import open_source
-from training.submissions import ABSENT, columns_at, open_writer
+from training.submissions import open_writer
 
 
 def test_columns_follow_the_polyline():
-    lane = Lane([[10, 100], [20, 80], [20, 60], [-4, 40]])
+    lane = [[10, 100], [20, 80], [20, 60], [-4, 40]]
     assert columns_at(lane, [110, 100, 90, 80, 70, 60, 50, 45, 40, 30], 640) == [ABSENT, 10, 15, 20, 20, 20, 8, 2, ABSENT, ABSENT]
-    assert columns_at(Lane([[635, 9], [645, 0]]), [8, 0], 640) == [636.11, ABSENT]  # outside the picture is absent
-    assert columns_at(Lane([[0, 9], [3, 9]]), [9], 640) == [0]
+    assert columns_at([[635, 9], [645, 0]], [8, 0], 640) == [636.11, ABSENT]  # outside the picture is absent
+    assert columns_at([[0, 9], [3, 9]], [9], 640) == [0]
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 - Scalabel (2020 on): ``labels/det_20/det_SPLIT.json``, ``labels/drivable/polygons/drivable_SPLIT.json``,
   ``labels/lane/polygons/lane_SPLIT.json``;
 - the first release: ``labels/bdd100k_labels_images_SPLIT.json`` with all three, ``labels/100k/SPLIT/NAME.json`` per picture;
-- photographs in ``images/100k/SPLIT/``.
+- photographs in ``images/100k/SPLIT/``;
+- ``labels/lane/masks/SPLIT/NAME.png`` and ``labels/drivable/masks/SPLIT/NAME.png``, which the benchmark's own metrics are
+  computed on, become ``masks["bdd100k_lane"]`` and ``masks["bdd100k_drivable"]`` where they are there.
 
 What is known depends on the files that are there. A stripe of paint is drawn as its two edges: two lines of one category that
 run side by side become their middle. Lines across the road, kerbs and crossings are not lane lines and are left out. Signs have
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from getok_drive.geometry.polyline import points_at_rows
 from getok_drive.types import Box, ImageBgr, Lane, Sign
 from training.datasets.boxes import center, clipped, join_riders, state_attributes
 from training.datasets.masks import drivable_areas
-from training.datasets.reading import Found, Labels, SampleList, official, read_json
+from training.datasets.reading import Found, Labels, SampleList, official, read_json, read_mask, same_size
 from training.metrics.raster import fill_polygons
 
 TERMS = "BDD100K (Berkeley): pictures and labels for non-commercial research and education; BSD-3-Clause toolkit"
@@ -106,9 +109,24 @@ def _labels(item: Found, image: ImageBgr) -> Labels:
         if objects is None:
             record = read_json(file)
             objects = [entry for frame in record["frames"] for entry in frame["objects"]]
-        return _of(objects, known, image)
+        return replace(_of(objects, known, image), masks=_masks(item.image, image))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{file}: {item.name}: not a BDD100K label ({type(error).__name__}: {error})") from error
+
+
+def _masks(path: Path, image: ImageBgr) -> dict[str, np.ndarray]:
+    """The benchmark's label pictures of a photograph ``ROOT/images/100k/SPLIT/NAME.jpg``, as far as they are there."""
+    root, part = path.parents[3], path.parent.name
+    found = {}
+    for kind in ("lane", "drivable"):
+        file = root / "labels" / kind / "masks" / part / f"{path.stem}.png"
+        if file.exists():
+            mask = read_mask(file)
+            if mask.ndim != 2:
+                raise InputError(f"{file}: expected one byte a pixel; is it a colormap? The masks lie in labels/{kind}/masks")
+            same_size(image, mask, file)
+            found[f"bdd100k_{kind}"] = mask
+    return found
 
 
 def _of(objects: Iterable[Mapping[str, Any]], known: tuple[str, ...], image: ImageBgr) -> Labels:

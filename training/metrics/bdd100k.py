@@ -7,7 +7,7 @@ sums, so that both its mean (`batch_mean_iou`, one row a batch) and the pooled I
 **Official** (the bdd100k toolkit): for each class of direction, style and category the boundary F-measure of its pixels:
 precision = share of predicted pixels within r px of a labelled one, recall the reverse, F = 2PR / (P + R), for r = 1, 2, 5 px. A
 class that is in neither picture scores 1, in one only 0. Mean over pictures, then over the classes of a task, then over the three
-tasks, times 100. Masks are bytes: bits 0-2 category, bit 3 background, bit 4 style, bit 5 direction.
+tasks. Masks are bytes: bits 0-2 category, bit 3 background, bit 4 style, bit 5 direction.
 
 **Drivable area, official** (the toolkit's ``seg.py``): IoU of the direct (0) and the alternative (1) class. Pixels labelled as
 background (2) are *not looked at*, so area that is predicted there costs nothing; `training.metrics.drivable` has the papers'
@@ -29,15 +29,18 @@ import numpy.typing as npt
 from training.metrics.boundary import f_measure
 from training.metrics.detection import Boxes, ScoredHits, paired_ious
 from training.metrics.intervals import ratio
+from training.metrics.raster import draw_polyline
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]
 
 RADII_PX = (1, 2, 5)
+STROKES_PX = (8, 2)  # lines are drawn 8 px wide to train on and 2 px to test on in YOLOP and after, at 1280x720
 DRIVABLE = ("direct", "alternative")  # values 0 and 1 of the masks; 2 is background, 255 ignored
 VEHICLES = ("car", "truck", "bus", "train")
 PAIRS_AT_ONCE = 1 << 20  # of boxes, to keep memory small
+LANE_BACKGROUND = 255
 # (name, first bit, bits, classes)
 TASKS = (("direction", 5, 1, 2), ("style", 4, 1, 2), ("category", 0, 3, 8))
 
@@ -68,6 +71,28 @@ def batch_mean_iou(rows: npt.ArrayLike, sizes: npt.ArrayLike) -> float:
     return float(pixel_iou(np.asarray(rows, dtype=np.float64)) @ weights / weights.sum())
 
 
+def lane_mask(lanes: Sequence[tuple[npt.ArrayLike, str, str]], size_wh: tuple[int, int]) -> ByteArray:
+    """Lane lines as the data set encodes them, 2 px wide and along the road; a line's middle, where the labels have both edges.
+
+    Args:
+        lanes: polyline ``(N, 2)`` in pixels, type (``solid``, ``dashed``, ``double``) and colour (``white``, ``yellow``) of each.
+        size_wh: of the picture.
+    """
+    mask = np.full((size_wh[1], size_wh[0]), LANE_BACKGROUND, dtype=np.uint8)
+    for points_px, kind, color in lanes:
+        category = (2 if kind == "double" else 6) + (color == "yellow")  # white, then yellow
+        mask[lane_pixels([points_px], size_wh, 2)] = category + ((kind == "dashed") << 4)
+    return mask
+
+
+def lane_pixels(lanes_px: Sequence[npt.ArrayLike], size_wh: tuple[int, int], width_px: int) -> BoolArray:
+    """``(H, W)``: the pixels of lane lines drawn ``width_px`` wide, as papers make masks of the labelled lines."""
+    drawn = np.zeros((size_wh[1], size_wh[0]), dtype=bool)
+    for points_px in lanes_px:
+        drawn |= draw_polyline(np.rint(np.asarray(points_px, dtype=np.float64)).astype(np.int64), size_wh, width_px)
+    return drawn
+
+
 def lane_row(truth: ByteArray, predicted: ByteArray) -> FloatArray:
     """``(12, 3)`` F of one picture: classes of direction (2), style (2), category (8) by radius 1, 2, 5 px.
 
@@ -85,12 +110,15 @@ def lane_row(truth: ByteArray, predicted: ByteArray) -> FloatArray:
     return np.array(result)
 
 
-def lane_f1(rows: Sequence[FloatArray] | FloatArray) -> dict[str, FloatArray]:
-    """The official numbers in per cent from `lane_row` of each picture: by task, and ``"average"``; ``(3,)`` by radius."""
-    mean = 100.0 * np.mean(np.asarray(rows), axis=0)
+def lane_f1(mean: FloatArray) -> dict[str, FloatArray]:
+    """The official numbers from the mean over pictures of `lane_row`, ``(..., 12, 3)``.
+
+    Returns:
+        By task, and ``"average"``: ``(..., 3)`` by radius, as shares (the toolkit prints per cent).
+    """
     numbers, at = {}, 0
     for name, _, _, classes in TASKS:
-        numbers[name] = mean[at : at + classes].mean(axis=0)
+        numbers[name] = mean[..., at : at + classes, :].mean(axis=-2)
         at += classes
     return {**numbers, "average": np.mean(list(numbers.values()), axis=0)}
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from getok_drive.types import Scene
-from training.metrics import culane, detection, drivable, points
+from training.metrics import culane, detection, drivable, masks, points, polylines
+from training.metrics.benchmarks import benchmark_rows
 from training.metrics.detection import Boxes
 from training.metrics.raster import fill_polygons
 from training.samples import KINDS, Sample
@@ -63,6 +64,7 @@ def _score_lanes(sample: Sample, scene: Scene, rows: dict[str, FloatArray], pair
     hits = (ious[None] > np.asarray(culane.THRESHOLDS)[:, None]).sum(axis=1)
     counts = np.stack([hits, len(predicted) - hits, len(truth) - hits], axis=1).astype(np.float64)
     rows["lanes"] = counts.ravel()
+    rows["lane_polylines"] = polylines.polyline_counts(truth, predicted, sample.size_wh[0])
     good = ious > LANE_HIT
     matched = [(sample.lanes[g], scene.lanes[p]) for g, p in zip(at_truth[good], at_predicted[good], strict=True)]
     rows["lane_type"] = _agreement([(a.type, b.type) for a, b in matched])
@@ -78,6 +80,7 @@ def _score_drivable(sample: Sample, scene: Scene, rows: dict[str, FloatArray], p
     each = [fill_polygons([area.polygon_px], sample.size_wh) for area in scene.drivable]
     union = np.any(each, axis=0) if each else np.zeros_like(truth)
     rows["drivable"] = drivable.mask_row(truth, union)
+    rows["drivable_boundary"] = np.array([masks.boundary_f(truth, union), 1.0])
     pairs["drivable"] = _pairs(
         [area.confidence for area in scene.drivable], [bool((mask & truth).sum() * 2 > mask.sum() > 0) for mask in each]
     )
@@ -130,7 +133,13 @@ def _quality(counts: FloatArray) -> float:
 
 
 def score_frame(
-    sample: Sample, scene: Scene, tasks: Sequence[str], box_classes: Sequence[str], sign_classes: Sequence[str], key: str = ""
+    sample: Sample,
+    scene: Scene,
+    tasks: Sequence[str],
+    box_classes: Sequence[str],
+    sign_classes: Sequence[str],
+    key: str = "",
+    wall_ms: float | None = None,
 ) -> FrameScore:
     """Score one picture.
 
@@ -141,11 +150,13 @@ def score_frame(
         box_classes: classes that class-aware counts have a row for; classes of neither list are not counted there.
         sign_classes: likewise for signs.
         key: the picture's name.
+        wall_ms: time that the prediction took, milliseconds; None if unknown.
 
     Returns:
-        Rows ``lanes`` (10 thresholds x (TP, FP, FN)), ``drivable`` (see `drivable.region_row`), ``boxes``, ``boxes_all_sizes``,
-        ``signs`` (classes x (TP, FP, FN)), their ``*_class_agnostic`` sums, ``boxes_`` and one of `SIZES` (TP, FP, FN), and
-        ``(equal, matched)`` of the attributes.
+        Rows ``lanes`` (10 thresholds x (TP, FP, FN)), ``lane_polylines`` (TP, FP, FN), ``drivable`` (see `drivable.mask_row`),
+        ``drivable_boundary`` (F, 1), ``boxes``, ``boxes_all_sizes``, ``signs`` (classes x (TP, FP, FN)), their
+        ``*_class_agnostic`` sums, ``boxes_`` and one of `SIZES` (TP, FP, FN), ``(equal, matched)`` of the attributes, and those
+        of `benchmark_rows`.
     """
     if scene.image_size_wh != sample.size_wh:
         raise ValueError(f"{key}: the scene is for a picture of {scene.image_size_wh} px, the labels are for {sample.size_wh}")
@@ -164,6 +175,7 @@ def score_frame(
         qualities.append(quality)
     if "signs" in asked:
         qualities.append(_score_signs(sample, scene, sign_classes, rows, pairs))
+    rows |= benchmark_rows(sample, scene, asked, wall_ms)
     group = sample.meta.get("sequence") or key
     quality = float(np.mean(qualities)) if qualities else 1.0
     return FrameScore(key, group, rows, pairs, truth, predicted, limit_px, sample.size_wh[1], quality)

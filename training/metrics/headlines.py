@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics import culane, drivable, masks, referring
+from training.metrics import bdd100k, benchmarks, culane, drivable, drives, masks, referring, tusimple
 from training.metrics.intervals import Statistic, f1, ratio
 
 FloatArray = npt.NDArray[np.float64]
+
+UNITS = ("jitter_px", "_per_100")  # how names of numbers end that are no shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Headline:
         row: name of the rows that it is computed from, see `training.metrics.frame` and `training.prompted.scoring`.
         statistic: from summed rows to the number.
         bounded: whether it lies in 0..1.
+        lower_is_better: of two runs.
     """
 
     number: str
@@ -30,6 +33,7 @@ class Headline:
     row: str
     statistic: Statistic
     bounded: bool = True
+    lower_is_better: bool = False
 
 
 def share(rows: FloatArray) -> FloatArray:
@@ -54,6 +58,17 @@ HEADLINES: dict[str, Headline] = {
     "drivable": Headline("iou", "drivable area IoU, pooled", "drivable", drivable.pooled_iou),
     "boxes": Headline("f1", "boxes, F1 at IoU 0.5, taller than 5 % of the image", "boxes", _f1_of_classes),
     "signs": Headline("f1", "sign points, F1 at 2 % of the image width", "signs", _f1_of_classes),
+    "tusimple": Headline("accuracy", "TuSimple accuracy, without its 200 ms rule", "tusimple", tusimple.accuracy),
+    "culane": Headline("f1_50", "lanes, F1@50 by CLRNet's evaluator", "culane", benchmarks.clrnet_f1),
+    "bdd100k_lanes": Headline("pixel_iou_8px", "BDD100K lane IoU of papers, 8 px wide", "bdd100k_lanes", bdd100k.pixel_iou),
+    "bdd100k_drivable": Headline("miou", "BDD100K drivable mIoU of its toolkit", "bdd100k_drivable", bdd100k.drivable_miou),
+    "drive_lanes": Headline("jitter_px", "lanes over a drive, jitter in pixels", "drive_lanes", drives.jitter_px, False, True),
+    "drive_boxes": Headline(
+        "switches_per_100", "boxes over a drive, identity switches per 100", "drive_boxes", drives.switches_per_100, False, True
+    ),
+    "drive_signs": Headline(
+        "switches_per_100", "signs over a drive, identity switches per 100", "drive_signs", drives.switches_per_100, False, True
+    ),
     "classification": Headline("accuracy", "classification of given regions, accuracy", "classification", share),
     "rec": Headline("acc_0.5", "referred boxes, Acc@0.5", "rec", _rec),
     "res": Headline("giou", "referred masks, gIoU", "res", masks.g_iou),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from training.metrics import bdd100k, culane, drivable
+from training.metrics.benchmarks import benchmark_numbers
 from training.metrics.detection import average_precision, match_by_confidence
 from training.metrics.frame import SIZES, FrameScore
 from training.metrics.headlines import share
@@ -60,7 +61,7 @@ class RowSet:
 
 
 def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
-    """CULane F1@50 (headline), F1@75, mF1, precision and recall at 50; type and colour of lanes that were hit."""
+    """CULane F1@50 (headline), F1@75, mF1, precision and recall at 50; the same of polylines; type and colour of hits."""
     of, width = RowSet(scores), len(culane.THRESHOLDS)
 
     def table(rows: FloatArray) -> FloatArray:
@@ -73,18 +74,22 @@ def lane_numbers(scores: Sequence[FrameScore]) -> Numbers:
         "mf1": of.estimate("lanes", lambda rows: culane.mean_f1(table(rows))),
         "precision_50": of.estimate("lanes", _after(at_50, precision)),
         "recall_50": of.estimate("lanes", _after(at_50, recall)),
+        "polyline_f1": of.estimate("lane_polylines", f1),
+        "polyline_precision": of.estimate("lane_polylines", precision),
+        "polyline_recall": of.estimate("lane_polylines", recall),
         "type_accuracy": of.estimate("lane_type", share),
         "color_accuracy": of.estimate("lane_color", share),
     }
 
 
 def drivable_numbers(scores: Sequence[FrameScore]) -> Numbers:
-    """Pooled IoU (headline), mean IoU over pictures, mIoU with background."""
+    """Pooled IoU (headline), mean IoU over pictures, mIoU with background, boundary F (mean over pictures)."""
     of = RowSet(scores)
     return {
         "iou": of.estimate("drivable", drivable.pooled_iou),
         "iou_mean_over_pictures": of.estimate("drivable", drivable.mean_iou),
         "miou_with_background": of.estimate("drivable", drivable.class_mean_iou),
+        "boundary_f": of.estimate("drivable_boundary", share),
     }
 
 
@@ -180,6 +185,11 @@ def summarise(scores: Sequence[FrameScore], box_classes: Sequence[str], sign_cla
         every["boxes"] = box_numbers(scores, box_classes)
     if of.has("signs"):
         every["signs"] = sign_numbers(scores, sign_classes)
+    return defined(every | benchmark_numbers(of))
+
+
+def defined(every: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Without the numbers that have not a single case; headlines, which come first, stay."""
     return {
         kind: {name: number for index, (name, number) in enumerate(numbers.items()) if index == 0 or np.isfinite(number.value)}
         for kind, numbers in every.items()

@@ -1,28 +1,41 @@
 """Consistency over a drive: how much results tremble, flicker and change their identity from frame to frame.
 
-Definition. Consecutive frames' lanes are matched one to one (`polylines.lane_distances` within `FOLLOW` of the image width).
+Definition. Elements of two frames, or of labels and predictions of one frame, are *paired* one to one, as many as possible and
+then the nearest (`pair`): lanes by `polylines.lane_distances` and signs by the distance of their points, within `NEAR` of the
+image width; boxes by 1 - IoU within `BOX_DISTANCE`, whatever their class. An element is *followed* if it is paired across two
+consecutive frames.
 
-- **jitter** (pixels): mean absolute second difference of followed lanes' x at the image's rows, which steady motion does not
-  raise;
-- **flicker**: share of lanes in frames 2..T-1 that are neither in the frame before nor in the one after;
-- **identity switches**: times that a labelled track is followed by another predicted track than the last time that it was
-  followed (CLEAR MOT; Bernardin and Stiefelhagen, 2008), per 100 matched labels.
+- **jitter** (pixels): mean absolute second difference, over three frames, of the places of elements that are followed through
+  all of them: of a lane the x at the image's rows, of a box its centre, of a sign its point. Steady motion does not raise it;
+  what the labels themselves have is reported beside it.
+- **flicker**: share of elements in frames 2..T-1 that are followed neither from the frame before nor to the one after.
+- **identity switches**: times that a labelled track is paired with another predicted track than the last time that it was
+  paired (CLEAR MOT; Bernardin and Stiefelhagen, 2008), per 100 pairs. A track is an element that is followed from frame to frame
+  without a gap, unless the element says itself which track it belongs to (``attributes["track_id"]``): a detector without a
+  tracker is asked how well the simplest one would do on it.
+
+`training.metrics.drives` takes these from frames as they come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from training.metrics.assignment import assign_within
+from training.metrics.detection import box_ious
 from training.metrics.polylines import lane_distances
 
 FloatArray = npt.NDArray[np.float64]
-Lanes = Sequence[npt.ArrayLike]
+IntArray = npt.NDArray[np.int64]
+Elements = Sequence[npt.ArrayLike]  # lanes (N, 2), boxes (4,) or signs (2,), pixels
 
-FOLLOW = 0.04  # of the image width
+KINDS = ("lanes", "boxes", "signs")
+NEAR = 0.04  # of the image width
+BOX_DISTANCE = 0.7  # 1 - IoU
+ROWS = 32  # of the image, evenly spaced, at which lanes are looked at
 
 
 def x_at_rows(lane_px: npt.ArrayLike, rows_px: npt.ArrayLike) -> FloatArray:
@@ -32,53 +45,34 @@ def x_at_rows(lane_px: npt.ArrayLike, rows_px: npt.ArrayLike) -> FloatArray:
     return np.asarray(np.interp(np.asarray(rows_px, dtype=np.float64), lane[order, 1], lane[order, 0], left=np.nan, right=np.nan))
 
 
-def follow(before: Lanes, after: Lanes, image_width_px: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices of lanes of one frame and of the same lanes in the next."""
-    return assign_within(lane_distances(before, after), FOLLOW * image_width_px)
-
-
-def jitter_px(frames: Sequence[Lanes], rows_px: npt.ArrayLike, image_width_px: float) -> float:
-    """Mean absolute second difference of followed lanes' x at image rows, over three frames at a time; NaN if none is followed.
+def pair(kind: str, some: Elements, others: Elements, image_width_px: float) -> tuple[IntArray, IntArray]:
+    """Indices of elements of one list and of the same elements in another.
 
     Args:
-        frames: the lanes of each frame, in order.
-        rows_px: image rows to look at.
+        kind: one of `KINDS`.
+        some: elements of one frame, or labels.
+        others: elements of the next frame, or predictions.
         image_width_px: width of the picture.
     """
-    values = []
-    for first, second, third in zip(frames, frames[1:], frames[2:], strict=False):
-        ahead = dict(zip(*(side.tolist() for side in follow(second, third, image_width_px)), strict=True))
-        for a, b in zip(*(side.tolist() for side in follow(first, second, image_width_px)), strict=True):
-            if b in ahead:
-                x0, x1, x2 = (x_at_rows(lane, rows_px) for lane in (first[a], second[b], third[ahead[b]]))
-                bend = np.abs(x0 - 2.0 * x1 + x2)
-                values.append(bend[np.isfinite(bend)])
-    every = np.concatenate([np.zeros(0), *values])
-    return float(every.mean()) if len(every) else float("nan")
+    if not len(some) or not len(others):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    if kind == "lanes":
+        return assign_within(lane_distances(some, others), NEAR * image_width_px)
+    a, b = np.asarray(some, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    if kind == "boxes":
+        return assign_within(1.0 - box_ious(a, b), BOX_DISTANCE)
+    return assign_within(np.linalg.norm(a[:, None] - b[None], axis=2), NEAR * image_width_px)
 
 
-def flicker(frames: Sequence[Lanes], image_width_px: float) -> float:
-    """Share of lanes, first and last frame aside, that are followed neither from the frame before nor to the next."""
-    alone = total = 0
-    for first, second, third in zip(frames, frames[1:], frames[2:], strict=False):
-        from_before = set(follow(first, second, image_width_px)[1].tolist())
-        to_next = set(follow(second, third, image_width_px)[0].tolist())
-        alone += len(set(range(len(second))) - from_before - to_next)
-        total += len(second)
-    return alone / total if total else float("nan")
+def places_px(kind: str, element: npt.ArrayLike, image_height_px: int) -> FloatArray:
+    """The coordinates whose steadiness is measured, NaN where the element is not; as many for every element of a kind."""
+    if kind == "lanes":
+        return x_at_rows(element, np.linspace(0, image_height_px - 1, ROWS))
+    return np.asarray(element, dtype=np.float64).reshape(-1, 2).mean(axis=0)
 
 
-def identity_switches(matches: Sequence[Sequence[tuple[Hashable, Hashable]]]) -> tuple[int, int]:
-    """Identity switches, and matched labels in all.
-
-    Args:
-        matches: for each frame the matched (labelled track, predicted track) pairs.
-    """
-    last: dict[Hashable, Hashable] = {}
-    switches = total = 0
-    for pairs in matches:
-        for label, track in pairs:
-            total += 1
-            switches += label in last and last[label] != track
-            last[label] = track
-    return switches, total
+def bends_px(kind: str, chains: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]], image_height_px: int) -> FloatArray:
+    """Absolute second differences of all places of elements that were followed through three frames, where all three are."""
+    each = [[places_px(kind, element, image_height_px) for element in chain] for chain in chains]
+    bends = np.concatenate([np.zeros(0), *(np.abs(first - 2.0 * second + third) for first, second, third in each)])
+    return bends[np.isfinite(bends)]

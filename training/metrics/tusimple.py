@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,33 @@ FloatArray = npt.NDArray[np.float64]
 HIT_PX = 20.0
 MATCH = 0.85
 MAX_RUN_TIME_MS = 200.0
+ABSENT = -2
 _ABSENT = -100.0
+
+
+def columns_at(points_px: npt.ArrayLike, h_samples: Sequence[float], width_px: float) -> list[float]:
+    """A lane's x at each row, to 0.01 px, `ABSENT` outside of its extent or of the picture.
+
+    Where a lane passes a row several times (which none does that the grammar allows), the last passage going up counts.
+
+    Args:
+        points_px: polyline ``(N, 2)``.
+        h_samples: rows y.
+        width_px: of the picture.
+    """
+    rows = np.asarray(h_samples, dtype=np.float64)
+    columns = np.full(len(rows), float(ABSENT))
+    for (x0, y0), (x1, y1) in pairwise(np.asarray(points_px, dtype=np.float64).tolist()):
+        inside = (rows >= min(y0, y1)) & (rows <= max(y0, y1))
+        columns[inside] = x0 if y0 == y1 else x0 + (rows[inside] - y0) * (x1 - x0) / (y1 - y0)
+    columns[(columns < 0) | (columns > width_px - 1)] = ABSENT
+    return [ABSENT if x == ABSENT else round(float(x), 2) for x in columns]
+
+
+def lanes_at(lanes_px: Sequence[npt.ArrayLike], h_samples: Sequence[float], width_px: float) -> list[list[float]]:
+    """`columns_at` of the lanes that reach one of the rows: what is submitted, and scored."""
+    lanes = [columns_at(points, h_samples, width_px) for points in lanes_px]
+    return [lane for lane in lanes if any(x != ABSENT for x in lane)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from training.metrics.headlines import share
 from training.metrics.intervals import f1, precision, recall
 from training.metrics.meteor import ROW, meteor_of, meteor_rows
 from training.metrics.meteor_data import MeteorData
-from training.metrics.summary import Numbers, RowSet
+from training.metrics.summary import Numbers, RowSet, defined
 from training.prompted.answers import Answer
 from training.prompted.queries import Query
 
@@ -47,7 +47,8 @@ def score_query(query: Query, answer: Answer, size_wh: tuple[int, int]) -> tuple
         looked_at = np.ones_like(query.mask) if query.ignore is None else ~query.ignore
         said = np.zeros_like(query.mask) if answer.mask is None else answer.mask
         row = masks.referred_row(query.mask & looked_at, said & looked_at)
-        return {query.task: row}, float(row[2])
+        boundary = masks.boundary_f(query.mask & looked_at, said & looked_at)
+        return {query.task: row, f"{query.task}_boundary": np.array([boundary, 1.0])}, float(row[2])
     if query.task == "pointing":
         row = _pointing_row(query, answer, size_wh)
         total = 2 * row[0] + row[1] + row[2]
@@ -104,6 +105,10 @@ def _recall_of(index: int, rows: FloatArray) -> FloatArray:
     return classification.recalls(rows)[..., index]
 
 
+def _precision_of(index: int, rows: FloatArray) -> FloatArray:
+    return classification.precisions(rows)[..., index]
+
+
 def _classification_numbers(of: RowSet) -> Numbers:
     numbers = {"accuracy": of.estimate("classification", share)}
     for attribute, choices in CLASSIFY_CHOICES.items():
@@ -113,6 +118,7 @@ def _classification_numbers(of: RowSet) -> Numbers:
             numbers[f"balanced_accuracy/{attribute}"] = of.estimate(name, classification.balanced_accuracy)
             for index, word in enumerate(choices):
                 numbers[f"recall/{attribute}/{word}"] = of.estimate(name, partial(_recall_of, index))
+                numbers[f"precision/{attribute}/{word}"] = of.estimate(name, partial(_precision_of, index))
     return numbers
 
 
@@ -122,6 +128,7 @@ def _mask_numbers(of: RowSet, task: str) -> Numbers:
         numbers |= {"n_acc": of.estimate(task, masks.no_target_accuracy), "t_acc": of.estimate(task, masks.target_accuracy)}
     for threshold in (0.5, 0.7, 0.9):
         numbers[f"pr_{threshold}"] = of.estimate(task, partial(masks.precision_at, threshold=threshold))
+    numbers["boundary_f"] = of.estimate(f"{task}_boundary", share)
     return numbers
 
 
@@ -143,7 +150,4 @@ def prompted_numbers(scores: Sequence[FrameScore]) -> dict[str, Numbers]:
             name: of.estimate("pointing", statistic)
             for name, statistic in (("f1", f1), ("precision", precision), ("recall", recall))
         }
-    return {
-        task: {name: n for index, (name, n) in enumerate(numbers.items()) if index == 0 or np.isfinite(n.value)}
-        for task, numbers in every.items()
-    }
+    return defined(every)

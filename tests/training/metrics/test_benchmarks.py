@@ -44,8 +44,8 @@ def test_bdd100k_lane_marking_equals_the_toolkit():
     for truth, predicted, official in zip(data["truth"], data["predicted"], data["f"], strict=True):
         rows.append(bdd100k.lane_row(truth, predicted))
         np.testing.assert_allclose(rows[-1], official, atol=1e-9)
-    numbers = bdd100k.lane_f1(rows)
-    mean = 100 * data["f"].mean(axis=0)
+    numbers = bdd100k.lane_f1(np.mean(rows, axis=0))
+    mean = data["f"].mean(axis=0)
     np.testing.assert_allclose(numbers["category"], mean[4:].mean(axis=0))
     np.testing.assert_allclose(numbers["average"], (mean[:2].mean(0) + mean[2:4].mean(0) + mean[4:].mean(0)) / 3)
 

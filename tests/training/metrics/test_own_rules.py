@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.metrics import classification, masks, polylines, referring, temporal
+from training.metrics import classification, masks, polylines, referring
 
 
 def test_polylines_need_place_and_length():
@@ -61,24 +61,3 @@ def test_classification_by_hand():
     assert classification.balanced_accuracy(rows) == pytest.approx((1 + 1 / 3) / 2)
     assert classification.precisions(rows)[:2].tolist() == pytest.approx([8 / 9, 1.0])
     assert np.isnan(classification.recalls(rows)[2])
-
-
-def test_steady_motion_is_no_jitter_and_a_twitch_is():
-    lane = np.array([[100.0, 400.0], [200.0, 100.0]])
-    rows = np.arange(150, 400, 50)
-    steady = [[np.add(lane, [3.0 * t, 0])] for t in range(5)]
-    assert temporal.jitter_px(steady, rows, 640) == pytest.approx(0.0, abs=1e-9)
-    twitch = [[np.add(lane, [4.0 * (t == 2), 0])] for t in range(5)]
-    assert temporal.jitter_px(twitch, rows, 640) == pytest.approx((4 + 8 + 4) / 3)
-    assert np.isnan(temporal.jitter_px([[], [], []], rows, 640))
-
-
-def test_a_lane_seen_in_one_frame_only_flickers():
-    lane, other = np.array([[100.0, 400.0], [200.0, 100.0]]), np.array([[500.0, 400.0], [400.0, 100.0]])
-    assert temporal.flicker([[lane], [lane, other], [lane]], 640) == 0.5
-    assert temporal.flicker([[lane]] * 4, 640) == 0.0
-
-
-def test_identity_switches():
-    matches = [[("a", 1), ("b", 2)], [("a", 1)], [("a", 3), ("b", 2)], [("a", 3)]]
-    assert temporal.identity_switches(matches) == (1, 6)
