@@ -8,11 +8,21 @@ with the same command. Drawing or loading the pictures is not part of any report
     python -m training.evaluate --dataset world:test --predictions scenes.jsonl --out runs/theirs
     python -m training.evaluate --dataset world:val --bundle BUNDLE --fit-calibration --out runs/calibration
 
+Over the frames of a drive, lanes, boxes and signs are also scored for steadiness (`training.metrics.temporal`):
+
+    python -m training.evaluate --dataset world-drive:0-9 --bundle BUNDLE --out runs/drives
+
+What a benchmark counts in its own way is counted so on its own data set (`training.metrics.benchmarks`).
+
 Tasks with a prompt of their own (`training.prompted`) are asked query by query, or scored from answers in the same kind of file:
 
     python -m training.evaluate --dataset world:val --tasks classification --bundle BUNDLE --backend torch --out runs/words
     python -m training.evaluate --dataset referring:PATH --tasks rec,res --write-queries queries.jsonl
     python -m training.evaluate --dataset referring:PATH --tasks rec,res --predictions answers.jsonl --out runs/theirs
+
+Road graphs of OpenLane-V2 can be scored (`training.road_graphs`), though the project's own model does not see them:
+
+    python -m training.evaluate --dataset openlane_v2:PATH --split val --tasks topology --predictions g.jsonl --out runs/theirs
 
 The lanes can be written as the benchmarks' own submissions (`training.submissions`):
 
@@ -37,7 +47,7 @@ from getok_drive.errors import ConfigError, GetokError, InputError
 from getok_drive.tokens.confidence import Calibration, fit_temperature
 from getok_drive.tokens.elements import KINDS as CONTRACT_KINDS
 from getok_drive.types import Frame
-from training import prompted, submissions
+from training import prompted, road_graphs, submissions
 from training.evaluation import Collector
 from training.evaluation_runs import SceneSource, predict, predict_answers, score_file, write_queries
 from training.metrics.calibration import compose
@@ -46,6 +56,8 @@ from training.report import write_html
 from training.results import Report, machine
 from training.samples import KINDS, Sample
 from training.sources import Source, open_source
+
+TASKS = (*KINDS, *prompted.TASKS, road_graphs.TASK)
 
 
 def fit_calibration(
@@ -126,12 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, help="world:test, world:val, world:FIRST-LAST, or KIND:PATH")
+    parser.add_argument("--dataset", required=True, help="world:SEEDS or world-drive:SEEDS (test, val, FIRST-LAST), or KIND:PATH")
     parser.add_argument("--split", default="test", help="of KIND:PATH data sets (default: test)")
     parser.add_argument(
         "--size",
         default="448x252",
-        help="WIDTHxHEIGHT of the driving world's pictures, world: only; by default 448x252, as nano sees them",
+        help="WIDTHxHEIGHT of the driving world's pictures; by default 448x252, as nano sees them",
     )
     parser.add_argument("--bundle", help="the bundle to run: a folder, or the name of a built-in one")
     parser.add_argument("--predictions", help="score this file of scenes and answers instead of running a bundle")
@@ -139,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-missing", action="store_true", help="what has no line in --predictions counts as an empty scene or answer"
     )
     parser.add_argument("--backend", default="onnx", choices=("onnx", "torch", "tensorrt"))
-    every = ",".join((*KINDS, *prompted.TASKS))
+    every = ",".join(TASKS)
     parser.add_argument("--tasks", default=",".join(KINDS), help=f"comma-separated, of {every} (default: {','.join(KINDS)})")
     parser.add_argument("--segmenter", default="opencv", help="makes masks of the points of answers (see training.segmenters)")
     parser.add_argument("--write-queries", metavar="FILE", help="only write what the prompted tasks ask, for other programs")
@@ -173,17 +185,18 @@ def run(argv: Sequence[str] | None = None) -> Report | None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
     asked = [task for task in args.tasks.split(",") if task]
-    unknown = [task for task in asked if task not in (*KINDS, *prompted.TASKS)]
+    unknown = [task for task in asked if task not in TASKS]
     if unknown or not asked:
-        choices = ", ".join((*KINDS, *prompted.TASKS))
-        raise ConfigError(f"--tasks: {', '.join(unknown) or 'nothing'} given; choose from {choices}")
-    kinds, tasks = ([task for task in asked if task in known] for known in (KINDS, prompted.TASKS))
+        raise ConfigError(f"--tasks: {', '.join(unknown) or 'nothing'} given; choose from {', '.join(TASKS)}")
+    kinds, tasks = ([task for task in asked if (task in KINDS) == of_scene] for of_scene in (True, False))
     source = open_source(args.dataset, args.split, args.size, args.limit)
     if args.write_queries:
         print(f"{write_queries(Path(args.write_queries), source, tasks)} queries in {args.write_queries}")
         return None
     if bool(args.bundle) == bool(args.predictions) or not args.out:
         raise ConfigError("give either --bundle (to run it) or --predictions (to score a file), and --out")
+    if args.bundle and road_graphs.TASK in tasks:
+        raise ConfigError(f"--tasks {road_graphs.TASK}: a bundle's model sees no road graphs; give --predictions")
     exporter = submissions.open_writer(args.export, Path(args.out) / "submission", source) if args.export else None
     collector = Collector(kinds, worst=args.worst, watch=exporter)
     if args.bundle:

@@ -24,6 +24,7 @@ from training.metrics.classification import confusion
 from training.metrics.curves import precision_recall
 from training.metrics.drives import DriveScorer, drive_numbers
 from training.metrics.frame import FrameScore, score_frame
+from training.metrics.openlane_topology import GraphScores, RoadGraph, graph_numbers
 from training.metrics.summary import Numbers, RowSet, defined, pairs_of, summarise
 from training.prompted.answers import Answer
 from training.prompted.queries import Query
@@ -61,6 +62,7 @@ class Collector:
         self._worst_count = worst
         self._scores: list[FrameScore] = []
         self._drives = DriveScorer(tasks)
+        self._graphs: list[tuple[object, RoadGraph, RoadGraph]] = []
         self._prompted: list[FrameScore] = []
         self._captions: list[CaptionPair] = []
         self._digests: dict[str, str] = {}
@@ -140,6 +142,11 @@ class Collector:
         self._digests[key] = digest
         return score
 
+    def add_graph(self, key: str, sample: Sample, truth: RoadGraph, predicted: RoadGraph, digest: str = "") -> None:
+        """Score the road graph of one picture; arguments as of `add`."""
+        self._graphs.append((sample.meta.get("sequence") or key, truth, predicted))
+        self._digests[key] = digest
+
     def _keep(self, heap: list[Any], quality: float, number: int, case: Case | PromptedCase) -> None:
         """Keep the worst; of equals the earlier."""
         item = (-quality, -number, case)
@@ -191,7 +198,11 @@ class Collector:
 
     def _numbers(self, prompted: Sequence[FrameScore]) -> dict[str, Numbers]:
         drives = defined(drive_numbers(RowSet(self._drives.scores())))
-        return summarise(self._scores, BOX_CLASSES, SIGN_CLASSES) | drives | prompted_numbers(prompted)
+        numbers = summarise(self._scores, BOX_CLASSES, SIGN_CLASSES) | drives | prompted_numbers(prompted)
+        if self._graphs:
+            groups, truth, predicted = zip(*self._graphs, strict=True)
+            numbers["openlane_v2"] = graph_numbers(GraphScores(truth, predicted), groups)
+        return numbers
 
     def _speed(self) -> dict[str, float]:
         speed: dict[str, float] = {}

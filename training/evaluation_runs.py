@@ -18,6 +18,7 @@ from training.predictions import read_lines, scene_from_json
 from training.prompted.answers import Answer, answer_from_json, query_id
 from training.prompted.queries import Query, queries_of
 from training.results import sample_sha256
+from training.road_graphs import EMPTY, TASK, graph_from_json, labelled_graph
 from training.sources import Source
 
 
@@ -148,27 +149,34 @@ def predict_answers(
 def score_file(
     path: Path, source: Source, collector: Collector, kinds: Sequence[str], tasks: Sequence[str], allow_missing: bool
 ) -> None:
-    """Score predictions that somebody else made: scenes (`training.predictions`), answers (`training.prompted.answers`), or both.
+    """Score predictions that somebody else made.
+
+    Scenes (`training.predictions`), answers (`training.prompted.answers`) and road graphs (`training.road_graphs`) may be mixed.
 
     Args:
-        path: JSON lines; those with ``task`` are answers. Pictures are found by ``key``, else by ``source``.
+        path: JSON lines; those with ``task`` are answers or graphs. Pictures are found by ``key``, else by ``source``.
         source: the labels.
         collector: takes the scores.
         kinds: element kinds to score; with any, every picture needs a scene.
-        tasks: prompted tasks to score; with any, every query needs an answer.
+        tasks: prompted tasks to score; with any, every query needs an answer. With ``topology``, every picture needs a graph.
         allow_missing: what has no line counts as empty instead.
 
     Raises:
         InputError: a malformed line, or a missing one.
     """
     scenes: dict[str, dict[str, Any]] = {}
+    graphs: dict[str, dict[str, Any]] = {}
     answers: dict[tuple[str, str, int], dict[str, Any]] = {}
     for record in read_lines(path):
-        if "task" in record:
+        key = str(record.get("key") or record.get("source") or "")
+        if record.get("task") == TASK:
+            graphs[key] = record
+        elif "task" in record:
             answers[query_id(record)] = record
         else:
-            scenes[str(record.get("key") or record.get("source") or "")] = record
-    missing = [source.key(i) for i in range(len(source)) if source.key(i) not in scenes] if kinds else []
+            scenes[key] = record
+    needed = [lines for lines, wanted in ((scenes, kinds), (graphs, TASK in tasks)) if wanted]
+    missing = [source.key(i) for i in range(len(source)) if any(source.key(i) not in lines for lines in needed)]
     if missing and not allow_missing:
         raise InputError(
             f"{path}: {len(missing)} of {len(source)} pictures have no line, the first is {missing[0]!r} (the key or "
@@ -182,6 +190,10 @@ def score_file(
             line = scenes.get(key)
             scene = Scene(sample.size_wh) if line is None else scene_from_json(line, line["_where"])
             collector.add(key, sample, scene, scene.timings.total_ms or None, digest)
+        if TASK in tasks:
+            line = graphs.get(key)
+            graph = EMPTY if line is None else graph_from_json(line, line["_where"])
+            collector.add_graph(key, sample, labelled_graph(sample), graph, digest)
         answered = []
         for query in queries_of(sample, tasks):
             line = answers.get((key, query.task, query.number))

@@ -22,7 +22,8 @@ class Headline:
     Attributes:
         number: its name among the numbers of its kind.
         title: for people.
-        row: name of the rows that it is computed from, see `training.metrics.frame` and `training.prompted.scoring`.
+        row: name of the rows that it is computed from, see `training.metrics.frame` and `training.prompted.scoring`; empty if it
+            is no function of summed rows, so that `training.compare` cannot compare it.
         statistic: from summed rows to the number.
         bounded: whether it lies in 0..1.
         lower_is_better: of two runs.
@@ -62,6 +63,7 @@ HEADLINES: dict[str, Headline] = {
     "culane": Headline("f1_50", "lanes, F1@50 by CLRNet's evaluator", "culane", benchmarks.clrnet_f1),
     "bdd100k_lanes": Headline("pixel_iou_8px", "BDD100K lane IoU of papers, 8 px wide", "bdd100k_lanes", bdd100k.pixel_iou),
     "bdd100k_drivable": Headline("miou", "BDD100K drivable mIoU of its toolkit", "bdd100k_drivable", bdd100k.drivable_miou),
+    "openlane_v2": Headline("OLS", "OpenLane-V2 score (OLS) of road graphs", "", share),
     "drive_lanes": Headline("jitter_px", "lanes over a drive, jitter in pixels", "drive_lanes", drives.jitter_px, False, True),
     "drive_boxes": Headline(
         "switches_per_100", "boxes over a drive, identity switches per 100", "drive_boxes", drives.switches_per_100, False, True

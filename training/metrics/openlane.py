@@ -13,6 +13,7 @@ topology scores TOP_ll and TOP_lt, and the OpenLane-V2 score of all four, are in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -99,31 +100,51 @@ def match_predictions(distances: FloatArray, confidences: npt.ArrayLike, thresho
     return match
 
 
-def average_precision(distances: Sequence[FloatArray], confidences: Sequence[npt.ArrayLike], threshold: float) -> float:
-    """AP over frames.
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """The predictions of a set of frames by falling confidence.
+
+    Attributes:
+        hits: ``(P,)`` 1 for those that took a label, else 0.
+        frames: ``(P,)`` the frame of each.
+        labels: ``(F,)`` labels of each frame.
+    """
+
+    hits: FloatArray
+    frames: npt.NDArray[np.int64]
+    labels: FloatArray
+
+
+def rank(distances: Sequence[FloatArray], confidences: Sequence[npt.ArrayLike], threshold: float) -> Ranked:
+    """Match the predictions of each frame and rank those of all frames.
 
     Args:
         distances: ``(G, P)`` of each frame.
         confidences: ``(P,)`` of each frame.
         threshold: a pair must be nearer.
     """
-    hits, scores, labels = [], [], 0
-    for matrix, confidence in zip(distances, confidences, strict=True):
-        labels += matrix.shape[0]
-        hits.append((match_predictions(matrix, confidence, threshold) >= 0).astype(np.float64))
-        scores.append(np.asarray(confidence, dtype=np.float64).reshape(-1))
+    scores = [np.asarray(confidence, dtype=np.float64).reshape(-1) for confidence in confidences]
+    hits = [match_predictions(matrix, score, threshold) >= 0 for matrix, score in zip(distances, scores, strict=True)]
+    frames = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
+    order = np.argsort(-np.concatenate([np.zeros(0), *scores]))
     flat = np.concatenate([np.zeros(0), *hits])
-    if not len(flat) and not labels:
+    return Ranked(flat[order], frames[order], np.array([matrix.shape[0] for matrix in distances], dtype=np.float64))
+
+
+def average_precision(ranked: Ranked, weights: npt.ArrayLike | None = None) -> float:
+    """AP over frames.
+
+    Args:
+        ranked: the predictions.
+        weights: ``(F,)`` how often each frame counts (a bootstrap draw); one each by default.
+    """
+    weight = np.ones(len(ranked.labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    labels, each = float(weight @ ranked.labels), weight[ranked.frames]
+    hits, each = ranked.hits[each > 0], each[each > 0]
+    if not len(hits) and not labels:
         return 1.0
-    true = np.cumsum(flat[np.argsort(-np.concatenate([np.zeros(0), *scores]))])
-    precision = true / np.arange(1, len(true) + 1)
+    true = np.cumsum(each * hits)
+    precision = true / np.cumsum(each)
     # recall >= level / 10 in whole numbers: the original compares 32-bit floats, where a recall of exactly 0.3 reaches 0.3
     best = [precision[10.0 * true >= level * labels].max(initial=0.0) if labels else 0.0 for level in range(11)]
     return float(np.sum(best) / 11.0)
-
-
-def det_l(
-    distances: Sequence[FloatArray], confidences: Sequence[npt.ArrayLike], thresholds: Sequence[float] = FRECHET_M
-) -> float:
-    """DET_l: mean AP over the thresholds, from `lane_distances` of each frame."""
-    return float(np.mean([average_precision(distances, confidences, t) for t in thresholds]))

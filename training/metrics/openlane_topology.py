@@ -19,18 +19,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from training.metrics.intervals import Estimate, bootstrap_weighted, ratio
 from training.metrics.openlane import (
     FRECHET_M,
     IOU_DISTANCE,
+    Ranked,
     average_precision,
-    det_l,
     element_distances,
     lane_distances,
     match_predictions,
+    rank,
 )
 
 FloatArray = npt.NDArray[np.float64]
 
+NAMES = ("OLS", "DET_l", "DET_t", "TOP_ll", "TOP_lt")
 ATTRIBUTES = 13  # of traffic elements, numbered from 0: unknown, red, green, yellow, nine arrows and turns
 CONNECTED = 0.5  # a relation is predicted above it
 _WRONG = CONNECTED + float(np.finfo(np.float32).eps)
@@ -84,10 +87,8 @@ def _vertices(truth: FloatArray, predicted: FloatArray) -> Iterator[float]:
     yield from (_vertex_ap(a, b) for a, b in zip(truth.T, predicted.T, strict=True))
 
 
-def openlane_score(
-    truth: Sequence[RoadGraph], predicted: Sequence[RoadGraph], thresholds: Sequence[float] = FRECHET_M
-) -> dict[str, float]:
-    """``DET_l``, ``DET_t``, ``TOP_ll``, ``TOP_lt`` and ``OLS`` of a set of frames.
+class GraphScores:
+    """Scored frames, from which the numbers of any draw of them follow.
 
     Args:
         truth: labels of each frame.
@@ -97,25 +98,42 @@ def openlane_score(
     Raises:
         ValueError: a topology whose shape is not that of its lanes and elements.
     """
-    lanes, elements, aps = [], [], {"ll": [], "lt": []}  # type: ignore[var-annotated]
-    for gt, dt in zip(truth, predicted, strict=True):
-        lanes.append(lane_distances(gt.lanes_m, dt.lanes_m, thresholds))
-        elements.append(element_distances(gt.elements_xyxy, dt.elements_xyxy))
-        element_match = match_predictions(elements[-1], dt.element_confidences, IOU_DISTANCE)
-        relations = [(_matrix(g.lane_lane, g, "ll"), _matrix(g.lane_element, g, "lt")) for g in (gt, dt)]
-        for threshold in thresholds:
-            lane_match = match_predictions(lanes[-1], dt.lane_confidences, threshold)
-            for name, columns, a, b in zip(("ll", "lt"), (lane_match, element_match), *relations, strict=True):
-                if a.size:
-                    aps[name] += _vertices(a, _carried_over(a, b, lane_match, columns))
-    per_attribute = [_attribute_ap(truth, predicted, elements, attribute) for attribute in range(ATTRIBUTES)]
-    numbers = {
-        "DET_l": det_l(lanes, [dt.lane_confidences for dt in predicted], thresholds),
-        "DET_t": float(np.mean(per_attribute)),
-        **{f"TOP_{name}": float(np.mean(values)) if values else 0.0 for name, values in aps.items()},
-    }
-    parts = [numbers["DET_l"], numbers["DET_t"], np.sqrt(numbers["TOP_ll"]), np.sqrt(numbers["TOP_lt"])]
-    return {**numbers, "OLS": float(np.mean(parts))}
+
+    def __init__(
+        self, truth: Sequence[RoadGraph], predicted: Sequence[RoadGraph], thresholds: Sequence[float] = FRECHET_M
+    ) -> None:
+        lanes, elements = [], []
+        self._topology = np.zeros((len(truth), 4))  # sum and number of the vertices' AP, of ll and of lt
+        for frame, (gt, dt) in enumerate(zip(truth, predicted, strict=True)):
+            lanes.append(lane_distances(gt.lanes_m, dt.lanes_m, thresholds))
+            elements.append(element_distances(gt.elements_xyxy, dt.elements_xyxy))
+            element_match = match_predictions(elements[-1], dt.element_confidences, IOU_DISTANCE)
+            relations = [(_matrix(g.lane_lane, g, "ll"), _matrix(g.lane_element, g, "lt")) for g in (gt, dt)]
+            for threshold in thresholds:
+                lane_match = match_predictions(lanes[-1], dt.lane_confidences, threshold)
+                for at, columns, a, b in zip((0, 2), (lane_match, element_match), *relations, strict=True):
+                    values = list(_vertices(a, _carried_over(a, b, lane_match, columns))) if a.size else []
+                    self._topology[frame, at : at + 2] += np.sum(values), len(values)
+        confidences = [dt.lane_confidences for dt in predicted]
+        self._lanes = [rank(lanes, confidences, threshold) for threshold in thresholds]
+        self._elements = [_of_attribute(truth, predicted, elements, attribute) for attribute in range(ATTRIBUTES)]
+
+    def values(self, weights: npt.ArrayLike | None = None) -> FloatArray:
+        """``(5,)`` in the order of `NAMES`.
+
+        Args:
+            weights: ``(F,)`` how often each frame counts (a bootstrap draw); one each by default.
+        """
+        weight = np.ones(len(self._topology)) if weights is None else np.asarray(weights, dtype=np.float64)
+        det_l, det_t = (np.mean([average_precision(each, weight) for each in group]) for group in (self._lanes, self._elements))
+        sums = weight @ self._topology
+        top_ll, top_lt = ratio(sums[[0, 2]], sums[[1, 3]], 0.0)
+        return np.array([(det_l + det_t + np.sqrt(top_ll) + np.sqrt(top_lt)) / 4.0, det_l, det_t, top_ll, top_lt])
+
+
+def graph_numbers(scores: GraphScores, groups: Sequence[object]) -> dict[str, Estimate]:
+    """The five numbers by name, headline first, with intervals over frames drawn by group (their segments)."""
+    return dict(zip(NAMES, bootstrap_weighted(scores.values, groups), strict=False))
 
 
 def _matrix(values: npt.ArrayLike, graph: RoadGraph, name: str) -> FloatArray:
@@ -126,13 +144,13 @@ def _matrix(values: npt.ArrayLike, graph: RoadGraph, name: str) -> FloatArray:
     return matrix.reshape(shape)
 
 
-def _attribute_ap(
+def _of_attribute(
     truth: Sequence[RoadGraph], predicted: Sequence[RoadGraph], distances: Sequence[FloatArray], attribute: int
-) -> float:
-    """AP of the elements of one attribute."""
+) -> Ranked:
+    """The elements of one attribute."""
     some, scores = [], []
     for gt, dt, matrix in zip(truth, predicted, distances, strict=True):
         rows, columns = (np.asarray(graph.attributes, dtype=np.int64) == attribute for graph in (gt, dt))
         some.append(matrix[np.ix_(rows, columns)])
         scores.append(np.asarray(dt.element_confidences, dtype=np.float64).reshape(-1)[columns])
-    return average_precision(some, scores, IOU_DISTANCE)
+    return rank(some, scores, IOU_DISTANCE)

@@ -16,17 +16,14 @@ from training.metrics.intervals import (
     Estimate,
     Statistic,
     bootstrap,
+    bootstrap_weighted,
     f1,
-    group_rows,
     precision,
     recall,
-    resampling_weights,
 )
 
 FloatArray = npt.NDArray[np.float64]
 Numbers = dict[str, Estimate]
-
-AP_REPLICATES = 200  # a draw costs a sort of all predictions, so fewer than for sums
 
 
 def _counts(name: int | None, width: int) -> Callable[[FloatArray], FloatArray]:
@@ -137,18 +134,12 @@ def _vehicle_estimate(scores: Sequence[FrameScore]) -> Estimate:
 
 def _resampled(scores: Sequence[FrameScore], values: Callable[[FloatArray], Sequence[float]]) -> Estimate:
     """The mean of those ``values`` that are defined, as a function of how often each picture counts, with its interval."""
-    if not scores:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
 
-    def value(weights: FloatArray) -> float:
+    def mean(weights: FloatArray) -> list[float]:
         present = [number for number in values(weights) if np.isfinite(number)]
-        return float(np.mean(present)) if present else float("nan")
+        return [float(np.mean(present)) if present else float("nan")]
 
-    membership = group_rows(np.eye(len(scores)), [s.group for s in scores])  # (groups, pictures)
-    draws = resampling_weights(len(membership), AP_REPLICATES) @ membership if len(membership) > 1 else np.zeros((0, 1))
-    sampled = np.array([v for v in (value(w) for w in draws) if np.isfinite(v)])
-    low, high = np.percentile(sampled, [2.5, 97.5]) if len(sampled) else (np.nan, np.nan)
-    return Estimate(value(np.ones(len(scores))), float(low), float(high), len(membership))
+    return bootstrap_weighted(mean, [s.group for s in scores])[0]
 
 
 def box_numbers(scores: Sequence[FrameScore], classes: Sequence[str]) -> Numbers:
