@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from getok_drive.errors import ConfigError
+from getok_drive.runtime.stem import StemmedQwen, StemmedTower, model_class
 from getok_drive.tokens.vocab import TOKENS
 from training.lora import PARTS
 from training.model import SIZES, build_model, build_tokenizer
@@ -127,12 +128,14 @@ class Costs:
         self.config, self.settings = config, settings
         self.text_tokens, self.taught_tokens = text_tokens, taught_tokens
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config)
+            kind = model_class(config)
+            model = kind(config) if kind is StemmedQwen else kind.from_config(config)
         text, tuning = config.text_config, settings.tuning
         self.hidden, self.vocabulary = text.hidden_size, text.vocab_size
         self.head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.stem = model.model.visual.patch_embed.proj.weight.numel()
+        tower = model.model.visual
+        self.stem = tower.patch_embed.proj.weight.numel() + (tower.stem.multiply_adds if isinstance(tower, StemmedTower) else 0)
         learns = {"language": True, "vision": tuning.train_vision, "merger": tuning.train_merger}
         self.parts = {name: _part(model, pattern, tuning.lora_rank, learns[name]) for name, pattern in PARTS.items()}
         if tuning.lora_rank:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from getok_drive.runtime.stem import StemmedTower
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
 from training.targets import DENSE_CHANNELS
 from training.visual import Visual, encode_pictures, picture_inputs
+
+STEM_SHARE = 0.5  # of the convolutions' own dense loss, beside that on the visual tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +37,27 @@ class Losses:
 
 
 class TrainedModel(nn.Module):
-    """The model with the auxiliary head that is dropped at export.
+    """The model with the auxiliary heads that are dropped at export.
 
-    The head predicts, for every visual token, the occupancy of 8 x 8 subcells for each of `DENSE_CHANNELS`. It gives the vision
-    tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md).
+    A head predicts, for every visual token, the occupancy of 8 x 8 subcells for each of `DENSE_CHANNELS`. It gives the vision
+    tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md). A tower with
+    convolutions has a second head on what they see of each patch: without it they learn too late, and the tower does not
+    use them.
     """
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
-        self.dense_head = nn.Linear(model.config.text_config.hidden_size, len(DENSE_CHANNELS) * DENSE_SUBCELLS**2)
-        nn.init.constant_(self.dense_head.bias, -2.0)
+        self.dense_head = _dense_head(model.config.text_config.hidden_size)
+        tower = model.model.visual
+        self.stem_head: nn.Linear | None = None
+        if isinstance(tower, StemmedTower) and tower.spatial_merge_size == 1:  # the labels are a visual token's
+            self.stem_head = _dense_head(tower.stem.proj.in_features)
+            tower.stem.proj.register_forward_pre_hook(self._see)
+        self._seen: Tensor | None = None
+
+    def _see(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
+        self._seen = inputs[0]
 
     def forward(
         self,
@@ -70,14 +83,17 @@ class TrainedModel(nn.Module):
         """
         visual = encode_pictures(self.model, batch.pixel_values, grid_hw)
         scores = self.dense_head(visual.tokens.to(self.dense_head.weight.dtype))
-        dense = dense_loss(scores, batch.dense, dense_positive_weights)
+        dense = auxiliary = dense_loss(scores, batch.dense, dense_positive_weights)
+        if self.stem_head is not None and self._seen is not None:
+            seen, self._seen = self._seen, None
+            auxiliary = dense + STEM_SHARE * dense_loss(self.stem_head(seen), batch.dense, dense_positive_weights)
         if dense_only:
             zero = dense.new_zeros(())
-            return Losses(dense_weight * dense, zero, dense.detach(), zero)
+            return Losses(dense_weight * auxiliary, zero, dense.detach(), zero)
         if vision_gradient != 1.0:
             visual = visual.map(lambda part: torch.lerp(part.detach(), part, vision_gradient))
         language, correct = self._language(batch, visual, token_weight)
-        return Losses(language + dense_weight * dense, language.detach(), dense.detach(), correct)
+        return Losses(language + dense_weight * auxiliary, language.detach(), dense.detach(), correct)
 
     def _language(self, batch: Batch, visual: Visual, token_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = picture_inputs(self.model, batch.ids, visual, batch.visual)
@@ -91,6 +107,12 @@ class TrainedModel(nn.Module):
         if batch.choices is not None:
             entropy = choice_entropy(entropy, logits, batch.choices, taught)
         return (entropy * weights).sum() / (weights.sum() if token_weight is None else token_weight), correct
+
+
+def _dense_head(features: int) -> nn.Linear:
+    head = nn.Linear(features, len(DENSE_CHANNELS) * DENSE_SUBCELLS**2)
+    nn.init.constant_(head.bias, -2.0)
+    return head
 
 
 def choice_entropy(entropy: Tensor, logits: Tensor, choices: Choices, taught: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -29,6 +28,7 @@ from transformers import (
 )
 
 from getok_drive.errors import ConfigError
+from getok_drive.runtime.stem import StemmedQwen, StemmedTower, model_class
 from getok_drive.tokens import prompts
 from getok_drive.tokens.vocab import TOKENS
 from training.vocabulary import first_token_id, initialise_rows
@@ -55,6 +55,7 @@ class ModelSize:
     text_intermediate: int = 512
     patch_size_px: int = 14
     merge_size: int = 2
+    conv_stem: tuple[tuple[int, int, int], ...] = ()  # stages of convolutions beside the patch embedding, see ConvStem
     rope_theta: float = 20.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
 
 
@@ -65,7 +66,7 @@ def position_rule(config: PretrainedConfig) -> str:
 
 SIZES = {
     # a visual token per patch of 24 pixels: 2 x 4 grid cells at 384x192, so that offsets can be read
-    "nano": ModelSize(merge_size=1, patch_size_px=24),
+    "nano": ModelSize(merge_size=1, patch_size_px=24, text_kv_heads=6, conv_stem=((32, 4, 0), (64, 2, 3))),
     "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48),
     "small": ModelSize(384, 10, 6, 1024, 384, 6, 6, 2, 1024),
 }
@@ -133,8 +134,13 @@ def build_model(
         tie_word_embeddings=True,
     )
     config.position_rule = "image"
+    if size.conv_stem:
+        config.vision_config.conv_stem = [list(stage) for stage in size.conv_stem]
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    kind = StemmedQwen if size.conv_stem else Qwen2_5_VLForConditionalGeneration
+    model = kind._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    if size.conv_stem:
+        model.model.visual.stem.reset_parameters()
     initialise_rows(model.get_input_embeddings().weight, tokenizer, token_init, seed)
     return model
 
@@ -159,7 +165,7 @@ def load_model(name: str, dtype: str = "float32", extended: bool = False) -> tup
         tokenizer = AutoTokenizer.from_pretrained(name)
         if extended:
             first_token_id(tokenizer)
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        model, report = model_class(config).from_pretrained(
             name, attn_implementation="sdpa", dtype=DTYPES[dtype], output_loading_info=True
         )
     except (OSError, ValueError, StrictDataclassError) as error:
@@ -204,7 +210,10 @@ def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tenso
     if len(tower.fullatt_block_indexes) != len(tower.blocks):
         raise ConfigError("vision_tokens needs full attention in every vision block; use the transformers forward instead")
     batch, count, _ = pixel_values.shape
-    hidden = F.linear(pixel_values, tower.patch_embed.proj.weight.flatten(1))
+    if isinstance(tower, StemmedTower):
+        hidden = tower.embed(pixel_values, grid_hw)
+    else:
+        hidden = F.linear(pixel_values, tower.patch_embed.proj.weight.flatten(1))
     rows, columns = _patch_coordinates(grid_hw, tower.spatial_merge_size, pixel_values.device)
     position = torch.stack((rows, columns), dim=-1)
     cos, sin = tower.rotary_pos_emb(hidden, position)

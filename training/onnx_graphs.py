@@ -4,94 +4,23 @@ They compute what transformers' Qwen2.5-VL computes (tests compare them) in a fo
 everything that follows from the one image size (window order, rotary angles, window masks) is a constant, and batch size is
 one. The decoder's attention is ONNX Runtime's ``GroupQueryAttention``, which writes new keys and values into the buffers
 that hold the old ones: the cache is never copied, and from step to step nothing but the new token's embedding changes.
-Weights are stored in half precision and computed with in single precision.
 
 Source: Qwen2.5-VL (arXiv 2502.13923); rotary embedding in its multimodal form: Qwen2-VL (arXiv 2409.12191), section 2.1.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from onnx import TensorProto, helper
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from getok_drive.errors import ConfigError
-
-OPSET = 18
-IR_VERSION = 9
-FUSED = "com.microsoft"  # ONNX Runtime's own operations
-
-
-class _Graph:
-    """A graph under construction; every method adds operations and returns the name of their result."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-
-    def op(self, kind: str, *inputs: str, outputs: tuple[str, ...] = (), domain: str = "", **attributes: Any) -> str:
-        """Add one operation; returns its first output."""
-        outputs = outputs or (f"{kind}_{len(self.nodes)}",)
-        name = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=name, domain=domain, **attributes))
-        return outputs[0]
-
-    def constant(self, name: str, value: npt.ArrayLike, dtype: Any) -> str:
-        """A constant stored as it is; the same name may be asked for again."""
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.asarray(value, dtype=dtype, order="C"), name)
-        return name
-
-    def weight(self, name: str, value: Tensor) -> str:
-        """A weight stored in half precision; ONNX Runtime widens it once, when it loads the graph."""
-        half = value.detach().to(torch.float16).cpu().numpy()
-        if not np.isfinite(half).all():
-            raise ConfigError(f"export: weight {name} does not fit into half precision; the model has diverged")
-        return self.op("Cast", self.constant(name, half, np.float16), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
-
-    def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
-        """``x @ weight.T + bias``."""
-        y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
-        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
-
-    def gelu(self, x: str) -> str:
-        """``x / 2 * (1 + erf(x / sqrt(2)))``."""
-        erf = self.op("Erf", self.op("Mul", x, self.constant("half_root", 0.5**0.5, np.float32)))
-        risen = self.op("Mul", x, self.op("Add", erf, self.constant("one", 1.0, np.float32)))
-        return self.op("Mul", risen, self.constant("half", 0.5, np.float32))
-
-    def rms_norm(self, x: str, name: str, source: Any) -> str:
-        """``x / sqrt(mean(x^2) + eps) * weight``, in the shape that ONNX Runtime recognises and fuses."""
-        square = self.op("Pow", x, self.constant("two", 2.0, np.float32))
-        mean = self.op("ReduceMean", square, self.constant("last_axis", [-1], np.int64), keepdims=1)
-        epsilon = self.constant(f"epsilon_{source.variance_epsilon}", source.variance_epsilon, np.float32)
-        root = self.op("Sqrt", self.op("Add", mean, epsilon))
-        return self.op("Mul", self.op("Div", x, root), self.weight(f"{name}.weight", source.weight))
-
-    def gated_mlp(self, x: str, name: str, source: Any) -> str:
-        """``down(silu(gate(x)) * up(x))`` with gate and up in one product."""
-        biases = None if source.gate_proj.bias is None else torch.cat((source.gate_proj.bias, source.up_proj.bias))
-        both = self.linear(x, f"{name}.gate_up", torch.cat((source.gate_proj.weight, source.up_proj.weight)), biases)
-        gate, up = f"{name}.gate", f"{name}.up"
-        self.op("Split", both, outputs=(gate, up), axis=-1, num_outputs=2)
-        silu = self.op("Mul", gate, self.op("Sigmoid", gate))
-        return self.linear(self.op("Mul", silu, up), f"{name}.down", source.down_proj.weight, source.down_proj.bias)
-
-    def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
-        """The finished, checked model."""
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="getok-drive")
-        model.ir_version = IR_VERSION
-        onnx.checker.check_model(model, full_check=True)
-        return model
+from getok_drive.runtime.stem import StemmedTower
+from training.onnx_builder import FUSED, Graph
 
 
 def _float(name: str, *shape: int | str) -> onnx.ValueInfoProto:
@@ -112,7 +41,7 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
     hidden_dim, heads = config.hidden_size, config.num_heads
     head_dim, count = hidden_dim // heads, grid_hw[0] * grid_hw[1]
     grid_thw = torch.tensor([[1, *grid_hw]])
-    graph = _Graph()
+    graph = Graph()
 
     window_order, window_ends = get_vision_window_index(
         grid_thw, spatial_merge_size=tower.spatial_merge_size, window_size=tower.window_size, patch_size=tower.patch_size
@@ -137,6 +66,8 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
 
     patches = tower.patch_embed.proj.weight.flatten(1)
     x = graph.linear("pixel_values", "patch_embed", patches)
+    if isinstance(tower, StemmedTower):
+        x = graph.op("Add", x, graph.conv_stem("pixel_values", tower.stem, grid_hw))
     if windowed:
         x = graph.op("Gather", x, graph.constant("patch_order", patch_order.numpy(), np.int64), axis=0)
     for index, block in enumerate(tower.blocks):
@@ -196,7 +127,7 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration) -> onnx.ModelProto:
         raise ConfigError("export: sliding-window attention in the language model is not supported")
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     head_dim = config.hidden_size // heads
-    graph = _Graph()
+    graph = Graph()
     inputs = [
         _float("inputs_embeds", 1, "T", config.hidden_size),
         helper.make_tensor_value_info("cached", TensorProto.INT32, [1]),

@@ -15,7 +15,9 @@ from getok_drive.types import FloatArray
 
 try:
     import torch
-    from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoConfig, DynamicCache
+
+    from getok_drive.runtime.stem import model_class
 except ImportError as error:
     raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
 
@@ -47,7 +49,7 @@ class TorchBackend:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
         try:
-            model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            model: Any = model_class(AutoConfig.from_pretrained(folder, local_files_only=True)).from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
             )
         except (OSError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The dense loss, worked by hand."""
+"""The dense loss, worked by hand, and whom it teaches."""
 
 import math
 
@@ -7,8 +7,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 
 from getok_drive.errors import ConfigError  # noqa: E402
-from training.losses import dense_loss  # noqa: E402
+from training.batches import RecipeBatches  # noqa: E402
+from training.collate import Layout  # noqa: E402
+from training.losses import TrainedModel, dense_loss  # noqa: E402
+from training.model import ModelSize, build_model, build_tokenizer  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
+from training.recipes.encoder import Encoder  # noqa: E402
 
 
 def test_each_channel_has_its_own_weight_and_what_is_not_labelled_counts_nothing():
@@ -25,3 +29,19 @@ def test_a_picture_without_labels_costs_nothing():
 def test_a_weight_for_every_channel_is_demanded():
     with pytest.raises(ConfigError, match="one for each of lane, drivable"):
         override(PRESETS["tiny"], ["dense_positive_weights=(1.0, 2.0)"])
+
+
+def test_convolutions_are_taught_before_the_tower_reads_them():
+    """Their projection starts at zero, so nothing but their own head can teach them at first; the tower sees them later."""
+    tokenizer = build_tokenizer()
+    size = ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48, patch_size_px=24, merge_size=1, conv_stem=((8, 4, 0), (16, 2, 1)))
+    model = build_model(size, tokenizer)
+    config = override(PRESETS["tiny"], ["stages=((1, (96, 48), True),)"])
+    batch = RecipeBatches(config, config.stages[0], Encoder(tokenizer, Layout.of(tokenizer, model.config)), 0, 1)[0][0]
+    trained = TrainedModel(model)
+    losses = trained(batch, (2, 4), True, 1.0, config.dense_positive_weights)
+    losses.total.backward()
+    stem = model.model.visual.stem
+    assert not stem.proj.weight.any() and stem.proj.weight.grad.any()
+    assert all(stage[0].weight.grad.abs().max() > 0 for stage in stem.stages)
+    assert losses.total.item() > losses.dense.item() > 0  # their own loss comes on top of the tokens', which is what is logged

@@ -1,0 +1,121 @@
+"""Operations of an ONNX graph as a model's layers need them: what `training.onnx_graphs` writes its graphs with.
+
+Weights are stored in half precision and computed with in single precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from getok_drive.errors import ConfigError
+from getok_drive.runtime.stem import ConvStem
+
+OPSET = 18
+IR_VERSION = 9
+FUSED = "com.microsoft"  # ONNX Runtime's own operations
+
+
+class Graph:
+    """A graph under construction; every method adds operations and returns the name of their result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def op(self, kind: str, *inputs: str, outputs: tuple[str, ...] = (), domain: str = "", **attributes: Any) -> str:
+        """Add one operation; returns its first output."""
+        outputs = outputs or (f"{kind}_{len(self.nodes)}",)
+        name = f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name=name, domain=domain, **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, value: npt.ArrayLike, dtype: Any) -> str:
+        """A constant stored as it is; the same name may be asked for again."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.asarray(value, dtype=dtype, order="C"), name)
+        return name
+
+    def weight(self, name: str, value: Tensor) -> str:
+        """A weight stored in half precision; ONNX Runtime widens it once, when it loads the graph."""
+        half = value.detach().to(torch.float16).cpu().numpy()
+        if not np.isfinite(half).all():
+            raise ConfigError(f"export: weight {name} does not fit into half precision; the model has diverged")
+        return self.op("Cast", self.constant(name, half, np.float16), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
+
+    def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
+        """``x @ weight.T + bias``."""
+        y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
+        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+
+    def gelu(self, x: str) -> str:
+        """``x / 2 * (1 + erf(x / sqrt(2)))``."""
+        erf = self.op("Erf", self.op("Mul", x, self.constant("half_root", 0.5**0.5, np.float32)))
+        risen = self.op("Mul", x, self.op("Add", erf, self.constant("one", 1.0, np.float32)))
+        return self.op("Mul", risen, self.constant("half", 0.5, np.float32))
+
+    def rms_norm(self, x: str, name: str, source: Any) -> str:
+        """``x / sqrt(mean(x^2) + eps) * weight``, in the shape that ONNX Runtime recognises and fuses."""
+        square = self.op("Pow", x, self.constant("two", 2.0, np.float32))
+        mean = self.op("ReduceMean", square, self.constant("last_axis", [-1], np.int64), keepdims=1)
+        epsilon = self.constant(f"epsilon_{source.variance_epsilon}", source.variance_epsilon, np.float32)
+        root = self.op("Sqrt", self.op("Add", mean, epsilon))
+        return self.op("Mul", self.op("Div", x, root), self.weight(f"{name}.weight", source.weight))
+
+    def gated_mlp(self, x: str, name: str, source: Any) -> str:
+        """``down(silu(gate(x)) * up(x))`` with gate and up in one product."""
+        biases = None if source.gate_proj.bias is None else torch.cat((source.gate_proj.bias, source.up_proj.bias))
+        both = self.linear(x, f"{name}.gate_up", torch.cat((source.gate_proj.weight, source.up_proj.weight)), biases)
+        gate, up = f"{name}.gate", f"{name}.up"
+        self.op("Split", both, outputs=(gate, up), axis=-1, num_outputs=2)
+        silu = self.op("Mul", gate, self.op("Sigmoid", gate))
+        return self.linear(self.op("Mul", silu, up), f"{name}.down", source.down_proj.weight, source.down_proj.bias)
+
+    def channel_norm(self, x: str, name: str, source: nn.LayerNorm) -> str:
+        """Layer norm over the channels of ``(1, channels, rows, columns)``, each place for itself."""
+        weight, bias = self.weight(f"{name}.weight", source.weight), self.weight(f"{name}.bias", source.bias)
+        normal = self.op(
+            "LayerNormalization", self.op("Transpose", x, perm=[0, 2, 3, 1]), weight, bias, axis=-1, epsilon=source.eps
+        )
+        return self.op("Transpose", normal, perm=[0, 3, 1, 2])
+
+    def conv_stem(self, pixel_values: str, stem: ConvStem, grid_hw: tuple[int, int]) -> str:
+        """``ConvStem.forward`` for one picture."""
+        (rows, columns), patch, merge, side = grid_hw, stem.patch_size, stem.merge_size, stem.side
+        blocks = [rows // merge, columns // merge, merge, merge, 3, patch, patch]
+        x = self.op("Reshape", pixel_values, self.constant("stem.blocks", blocks, np.int64))
+        x = self.op("Transpose", x, perm=[4, 0, 2, 5, 1, 3, 6])
+        x = self.op("Reshape", x, self.constant("stem.picture", [1, 3, rows * patch, columns * patch], np.int64))
+
+        def conv(x: str, name: str, source: nn.Conv2d, norm: nn.LayerNorm) -> str:
+            pads, strides = [source.padding[0]] * 4, list(source.stride)
+            y = self.op("Conv", x, self.weight(f"{name}.weight", source.weight), pads=pads, strides=strides)
+            return self.channel_norm(y, f"{name}.norm", norm)
+
+        for index, stage in enumerate(stem.stages):
+            name, (first, norm, _, *residuals) = f"stem.{index}", stage
+            x = self.op("Relu", conv(x, name, first, norm))
+            for number, block in enumerate(residuals):
+                inner = self.op("Relu", conv(x, f"{name}.{number}.first", block.first, block.first_norm))
+                risen = conv(inner, f"{name}.{number}.second", block.second, block.second_norm)
+                x = self.op("Relu", self.op("Add", x, risen))
+        split = [-1, rows // merge, merge, side, columns // merge, merge, side]
+        x = self.op("Reshape", x, self.constant("stem.split", split, np.int64))
+        x = self.op("Transpose", x, perm=[1, 4, 2, 5, 3, 6, 0])
+        x = self.op("Reshape", x, self.constant("stem.flat", [rows * columns, stem.proj.in_features], np.int64))
+        return self.linear(x, "stem.proj", stem.proj.weight, stem.proj.bias)
+
+    def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        """The finished, checked model."""
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="getok-drive")
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model, full_check=True)
+        return model
