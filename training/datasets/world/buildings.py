@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
-from training.datasets.world.canvas import BUILDING, Canvas, Point, fixed
+from training.datasets.world.canvas import BUILDING, Canvas, Point
+from training.datasets.world.kernels import scenery as kernel
 from training.datasets.world.look import Bgr
 from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import View
@@ -115,16 +116,9 @@ def draw(canvas: Canvas, thing: Thing, spot: Spot) -> None:
         wide, high = max(1, min(round(span / 12), 3)), max(1, min(round(thing.size_m[2] / 15), 2))
         ratio = min(128 * wide / max(right - left, 1.0), 160 * high / max(bottom - top, 1.0))
         texture = facade(thing.index)[max(0, min(int(math.log2(max(ratio, 1.0)) + 0.4), 4))]
-        w, h = texture.shape[1] * wide, texture.shape[0] * high
-        source = np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32)
-        local = np.array([(u - x0, v - y0) for u, v in quad], np.float32)
-        size = (x1 - x0, y1 - y0)
-        warp = cv2.getPerspectiveTransform(source, local)
-        patch = cv2.warpPerspective(texture, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        (u0, top0), (u1, top1), (_, low1), (_, low0) = quad
         g, offset = canvas.look.shade(distance, spot.y)
-        mask = np.zeros((size[1], size[0]), np.uint8)
-        cv2.fillConvexPoly(mask, fixed(local), 255, cv2.LINE_8, 4)
-        shade = np.column_stack([np.diag((g[0] * light, g[1] * light, g[2] * light)), offset])
-        patch = cv2.transform(patch, shade)
-        cv2.copyTo(patch, mask, canvas.image[y0:y1, x0:x1])
-        cv2.copyTo(np.full(mask.shape, BUILDING, np.uint8), mask, canvas.owner[y0:y1, x0:x1])
+        gain = (g[0] * light, g[1] * light, g[2] * light)
+        kernel.facade(
+            canvas.image, canvas.owner, texture, u0, u1, top0, top1, low0, low1, wide, high, gain, offset, BUILDING
+        )  # fmt: skip

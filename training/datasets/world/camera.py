@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world.dice import Dice, clamp
+from training.datasets.world.kernels.lens import rays_grid
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 CAMERA_FORWARD_M = 1.6  # camera ahead of the ego frame's origin
-_GRID_PX = 12
+GRID_PX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Camera:
         focal_px: focal length of both the photograph and the canvas.
         k: ``(3, 3)`` camera matrix, OpenCV convention.
         d: ``(5,)`` OpenCV distortion ``k1 k2 p1 p2 k3``.
+        grid: where the nodes of a grid over the photograph, `GRID_PX` apart, lie on the canvas: ``(rows, columns, 2)`` float32.
         canvas_wh: size of the level canvas; ``cx``, ``cy`` its principal point.
     """
 
@@ -85,17 +87,12 @@ class Camera:
     def _place_canvas(self) -> None:
         """Choose the canvas so that it covers the photograph, and keep the coarse grid of the warp."""
         width, height = self.size_wh
-        self._grid_wh = (-(-width // _GRID_PX) + 2, -(-height // _GRID_PX) + 2)
-        xs = (np.arange(self._grid_wh[0]) - 0.5) * _GRID_PX - 0.5
-        ys = (np.arange(self._grid_wh[1]) - 0.5) * _GRID_PX - 0.5
-        nodes = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
-        level = self._rays(nodes) @ self.level_R_cam.T
-        grid = (level[:, :2] / level[:, 2:] * self.focal_px).reshape(self._grid_wh[1], self._grid_wh[0], 2)
-        low = np.floor(grid.reshape(-1, 2).min(0)) + _GRID_PX // 2 - 2
-        high = np.ceil(grid.reshape(-1, 2).max(0)) - _GRID_PX // 2 + 2
+        grid = rays_grid(width, height, GRID_PX, self.focal_px, self.k[0, 2], self.k[1, 2], self.d[0], self.level_R_cam)
+        low = np.floor(grid.min((0, 1))) + GRID_PX // 2 - 2
+        high = np.ceil(grid.max((0, 1))) - GRID_PX // 2 + 2
         self.cx, self.cy = float(-low[0]), float(-low[1])
         self.canvas_wh = (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)
-        self._grid = (grid - low).astype(np.float32)
+        self.grid = (grid - low).astype(np.float32)
 
     def _rays(self, image_uv: F64) -> F64:
         """Viewing rays ``(N, 3)`` of photograph pixels, camera axes.
@@ -114,9 +111,9 @@ class Camera:
     def maps(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
         """Fixed-point maps for `cv2.remap` from the canvas to the photograph."""
         width, height = self.size_wh
-        full_wh = (self._grid_wh[0] * _GRID_PX, self._grid_wh[1] * _GRID_PX)
-        full = cv2.resize(self._grid, full_wh, interpolation=cv2.INTER_LINEAR)
-        full = full[_GRID_PX : _GRID_PX + height, _GRID_PX : _GRID_PX + width]
+        full_wh = (self.grid.shape[1] * GRID_PX, self.grid.shape[0] * GRID_PX)
+        full = cv2.resize(self.grid, full_wh, interpolation=cv2.INTER_LINEAR)
+        full = full[GRID_PX : GRID_PX + height, GRID_PX : GRID_PX + width]
         fixed, weights = cv2.convertMaps(full, None, cv2.CV_16SC2)  # type: ignore[call-overload]
         return fixed, weights
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
 from training.datasets.world.canvas import VEGETATION, Canvas
 from training.datasets.world.dice import Dice, pick
+from training.datasets.world.kernels import scenery as kernel
 from training.datasets.world.road import Road
 
 F64 = npt.NDArray[np.float64]
@@ -56,8 +56,7 @@ def sample(rng: Dice, road: Road) -> list[Flank]:
 
 def along(s: F64, metres: float, phase: float) -> F64:
     """Noise over ``s`` with features of about ``metres``."""
-    noise = textures.skyline_noise()
-    return np.asarray(np.interp(np.mod(s * 40.0 / metres + phase, 4096), np.arange(4097), np.append(noise, noise[0])))
+    return np.asarray(kernel.periodic(textures.skyline_noise(), s * (40.0 / metres) + phase))
 
 
 def draw(canvas: Canvas, flank: Flank) -> None:
@@ -91,30 +90,14 @@ def draw(canvas: Canvas, flank: Flank) -> None:
         rise *= np.minimum(np.maximum(3.0 * (along(column_s, 90.0, flank.phase * 7) - flank.gap), 0), 1) ** 0.5
     else:
         rise *= np.clip(2.0 * (along(column_s, 120.0, flank.phase * 7) - flank.gap), 0, 1)
-    top = base - rise * scale
-    first, last = max(int(top.min()), 0), min(int(base.max()) + 1, canvas.image.shape[0])
-    if last - first < 2:
-        return
-    rows = np.arange(first, last, dtype=np.float32)[:, None]
-    inside = ((rows >= top.astype(np.float32)) & (rows <= base.astype(np.float32))).astype(np.uint8)
-    metres = (base.astype(np.float32) - rows) * (1 / scale).astype(np.float32)
-    texels = np.exp2(-np.ceil(np.log2(np.maximum(_TEXELS_M / scale, 1.0)))).astype(np.float32) * np.float32(_TEXELS_M)
-    tx = np.broadcast_to((column_s * texels).astype(np.float32), metres.shape)
+    texels = np.exp2(-np.ceil(np.log2(np.maximum(_TEXELS_M / scale, 1.0)))) * _TEXELS_M
     woods = flank.kind == "woods"
-    atlas = textures.foliage() if woods else textures.terrain()
-    noise = cv2.remap(atlas, np.ascontiguousarray(tx), metres * texels, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     if woods:
-        inside &= ((metres < rise.astype(np.float32) * 0.8) | (noise > 100)).astype(np.uint8)  # ragged crowns
-        share = np.clip(metres * (1 / np.maximum(rise, 0.5)).astype(np.float32), 0, 1)
-        light = cv2.multiply(noise, 0.4 + 0.75 * share, dtype=cv2.CV_8U)
         color = np.array((40.0, 74.0, 62.0)) * flank.tint
     else:
-        light = noise
         color = np.array(look.materials["dry" if int(flank.phase) % 2 else "grass"]) * flank.tint
-    near = float(np.median(column_x))
-    gain, offset = look.shade(min(near, 90.0), flank.d_m * 0.5)
-    tint = np.column_stack([np.diag(color * gain / 128), offset])
-    layer = cv2.transform(cv2.cvtColor(light, cv2.COLOR_GRAY2BGR), tint)
-    area = (slice(first, last), slice(low, high + 1))
-    cv2.copyTo(layer, inside, canvas.image[area])
-    canvas.owner[area][inside > 0] = VEGETATION
+    gain, offset = look.shade(min(float(np.median(column_x)), 90.0), flank.d_m * 0.5)
+    kernel.flank(
+        canvas.image, canvas.owner, textures.foliage() if woods else textures.terrain(), low, base, rise, scale, texels,
+        column_s * texels, woods, color * gain / 128, np.array(offset), VEGETATION,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from getok_drive.types import Box, DrivableArea, Lane, Sign
 from training.datasets.world.canvas import FIRST_SCENERY_ID, ROAD, Canvas
+from training.datasets.world.kernels.owners import census
 from training.datasets.world.paint import DrawnLine
 from training.datasets.world.things import Thing
 
@@ -206,12 +207,13 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
     boxes: list[Box] = []
     signs: list[Sign] = []
     instance = np.zeros(256, np.uint16)
-    seen = [(number, thing, share) for number, thing in reversed(things) if (share := _share(canvas, number)) >= MIN_VISIBLE]
-    for (number, thing, share), window in zip(seen, _windows(canvas, [s[0] for s in seen], (width, height)), strict=True):
-        extent = _extent(owner, number, window)
-        if extent is None:
+    numbers = np.array([number for number, _ in reversed(things)], np.int64)
+    tally = canvas.tally[numbers].astype(np.int64)
+    shares = census(canvas.owner, numbers, tally[:, 1:])[:, 0] / np.maximum(tally[:, 0], 1)
+    extents = census(owner, numbers, _windows(canvas, tally[:, 1:], (width, height))).tolist()
+    for (number, thing), share, (count, x0, y0, x1, y1) in zip(reversed(things), shares.tolist(), extents, strict=True):
+        if share < MIN_VISIBLE or count < 4:
             continue
-        x0, y0, x1, y1 = extent
         attributes = {"visible_state": state(share), "track_id": str(thing.track)}
         if thing.art == "sign":
             if max(x1 - x0, y1 - y0) + 1 < MIN_SIGN_PX * width / 448:
@@ -231,36 +233,12 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
     return boxes, signs, instance
 
 
-def _share(canvas: Canvas, number: int) -> float:
-    """How much of a thing nothing else covers on the canvas, 0..1."""
-    whole, x0, y0, x1, y1 = canvas.tally[number].tolist()
-    if not whole:
-        return 0.0
-    return cv2.countNonZero(cv2.compare(canvas.owner[y0:y1, x0:x1], float(number), cv2.CMP_EQ)) / whole
-
-
-def _windows(canvas: Canvas, numbers: list[int], size: tuple[int, int]) -> list[list[int]]:
-    """Photograph windows ``x0, y0, x1, y1`` that hold the canvas boxes of ``numbers``, with room for distortion."""
-    if not numbers:
-        return []
-    boxes = canvas.tally[numbers, 1:].astype(np.float64)
+def _windows(canvas: Canvas, boxes: npt.NDArray[np.int64], size: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Photograph windows ``(N, 4)`` that hold the canvas ``boxes``, with room for distortion."""
     corners = canvas.view.camera.to_image(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
     margin = 6 + 0.02 * size[0]
     windows = np.concatenate([corners.min(1) - margin, corners.max(1) + margin], axis=1)
-    found: list[list[int]] = np.minimum(np.maximum(windows, 0), (*size, *size)).astype(int).tolist()
-    return found
-
-
-def _extent(owner: U8, number: int, window: Sequence[int]) -> tuple[int, int, int, int] | None:
-    """First and last column and row holding ``number``: ``x0, y0, x1, y1``; None for less than four pixels."""
-    x0, y0, x1, y1 = window
-    if x1 <= x0 or y1 <= y0:
-        return None
-    mask = cv2.compare(owner[y0:y1, x0:x1], float(number), cv2.CMP_EQ)
-    if cv2.countNonZero(mask) < 4:
-        return None
-    x, y, w, h = cv2.boundingRect(mask)
-    return x0 + x, y0 + y, x0 + x + w - 1, y0 + y + h - 1
+    return np.minimum(np.maximum(windows, 0), (*size, *size)).astype(np.int64)
 
 
 def density(count: int) -> str:

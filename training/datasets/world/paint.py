@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from training.datasets.world.canvas import SHIFT, Canvas, fixed
 from training.datasets.world.dice import Dice
+from training.datasets.world.kernels import paint as kernel
 from training.datasets.world.road import Line
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 _DOUBLE_GAP_M = 0.12
+_NOTHING = np.empty((0, 0), np.uint8)
 _SEAM_M, _SEAM_DARK, _SEAM_REACH_M = 0.035, 0.45, 60.0
 
 
@@ -30,16 +31,6 @@ class DrawnLine:
     there: npt.NDArray[np.bool_]
 
 
-@dataclass(slots=True)
-class _Stripe:
-    """One band of paint: what is painted of each ground row, 0..1, around column ``u``."""
-
-    u: F64
-    width_px: F64
-    share: F64
-    color: F64
-
-
 def draw(canvas: Canvas, rng: Dice, rough: U8, drawn: list[DrawnLine]) -> None:
     """Paint lines, crossings, stop lines and arrows onto the ground rows; append the lane lines to ``drawn``.
 
@@ -50,7 +41,10 @@ def draw(canvas: Canvas, rng: Dice, rough: U8, drawn: list[DrawnLine]) -> None:
     white = rng.uniform(195, 248) * (1 - 0.05 * rng.generator.random(3))
     colors = {"white": white, "yellow": rng.generator.uniform((40, 155, 205), (110, 195, 245))}
     scale = view.f / (view.row_x * view.row_cos)
-    stripes: list[_Stripe] = []
+    ground, marked = canvas.image[view.horizon :], canvas.paint[view.horizon :]
+    if road.seams:
+        _seams(canvas, ground, scale)
+    stripes: list[tuple[F64, F64, F64, F64]] = []  # column, width, share, colour
     for line in road.lines:
         offset = line.at(view.row_s)
         at = view.row_s + offset * view.row_tan
@@ -58,81 +52,39 @@ def draw(canvas: Canvas, rng: Dice, rough: U8, drawn: list[DrawnLine]) -> None:
         if line.paint < 0.03 or not there.any():
             continue
         width_px, color = line.width_m * scale, colors[line.color]
+        u = view.row_u(offset)
         if line.kind == "double":
             gap = (line.width_m + _DOUBLE_GAP_M) / 2
             second = _painted(line, at, view.row_ds, line.partner_dashed)
-            stripes.append(_Stripe(view.row_u(offset - gap), width_px, second, color))
-            stripes.append(_Stripe(view.row_u(offset + gap), width_px, _painted(line, at, view.row_ds, False), color))
-            drawn.append(DrawnLine(line, view.row_u(offset), there))
+            stripes.append((view.row_u(offset - gap), width_px, second, color))
+            stripes.append((view.row_u(offset + gap), width_px, _painted(line, at, view.row_ds, False), color))
         else:
-            u = view.row_u(offset)
-            stripes.append(_Stripe(u, width_px, _painted(line, at, view.row_ds, line.kind == "dashed"), color))
-            drawn.append(DrawnLine(line, u, there))
-    width = canvas.image.shape[1]
-    if road.seams:
-        flat, cover, _ = _pixels(_seams(canvas, scale), width)
-        _blend(canvas, flat, cover, np.zeros(3))
+            stripes.append((u, width_px, _painted(line, at, view.row_ds, line.kind == "dashed"), color))
+        drawn.append(DrawnLine(line, u, there))
     if stripes:
-        flat, cover, color = _pixels(stripes, width)
-        canvas.paint[view.horizon :].reshape(-1)[flat[cover > 0.3]] = 255
-        _blend(canvas, flat, cover * _kept(rough, flat, width, wear), color)
+        column, width, share, bgr = (np.array(part) for part in zip(*stripes, strict=True))
+        kernel.stripes(ground, marked, rough, column, width, share, bgr, wear)
     if road.crossings or road.stop_lines or road.arrows:
         for top, layer in (*_across(canvas), *_arrows(canvas)):
-            flat = np.flatnonzero(layer > 0.01)
-            share = layer.reshape(-1)[flat]
-            flat += top * width
-            _blend(canvas, flat, share * _kept(rough, flat, width, wear), white)
+            kernel.layer(ground, top, layer, rough, white, wear)
 
 
 def _painted(line: Line, s: F64, ds: F64, dashed: bool) -> F64:
     """Share of each row's stretch ``s +- ds/2`` that is painted, 0..1."""
-    share = np.full(len(s), line.paint)
-    if line.start_m > -1e8:
-        share *= np.clip((s - line.start_m) / ds + 0.5, 0, 1)
-    if line.end_m < 1e8:
-        share *= np.clip((line.end_m - s) / ds + 0.5, 0, 1)
-    if dashed:
-        edges = np.stack([s - ds / 2, s + ds / 2]) - line.phase_m
-        periods = np.floor(edges / line.period_m)
-        total = periods * line.dash_m + np.minimum(edges - periods * line.period_m, line.dash_m)
-        share *= (total[1] - total[0]) / ds
+    dash = line.dash_m if dashed else 0.0
+    share: F64 = kernel.painted(s, ds, line.paint, line.start_m, line.end_m, dash, line.period_m, line.phase_m)
     return share
 
 
-def _pixels(stripes: list[_Stripe], width: int) -> tuple[Index, F64, F64]:
-    """Pixels that take paint: flat index into the ground rows, exact coverage 0..1, colour ``(N, 3)``."""
-    u, w, share = (np.stack([getattr(stripe, name) for stripe in stripes]) for name in ("u", "width_px", "share"))
-    low = np.maximum(np.ceil(u - w / 2 - 0.5), 0)
-    count = np.minimum(np.floor(u + w / 2 + 0.5), width - 1) - low + 1
-    which, row = ((count > 0) & (share > 0.01)).nonzero()
-    u, w, share, low = u[which, row], w[which, row], share[which, row], low[which, row]
-    count = count[which, row].astype(np.intp)
-    span = np.repeat(np.arange(len(count)), count)
-    column = np.arange(len(span)) - (np.cumsum(count) - count - low.astype(np.intp))[span]
-    cover = np.minimum(np.maximum((w / 2 + 0.5)[span] - np.abs(column - u[span]), 0), np.minimum(w, 1.0)[span]) * share[span]
-    color = np.stack([stripe.color for stripe in stripes])[which[span]]
-    return (row * width)[span] + column, cover, color
-
-
-def _kept(rough: U8, flat: Index, width: int, wear: float) -> F64:
-    """How much of the paint the traffic has left at each pixel."""
-    noise = rough[flat // width >> 1, flat % width >> 1].astype(np.float64)
-    return np.asarray(np.minimum(np.maximum((noise - 75 * wear) / 40, 0.25), 1.0))
-
-
-def _blend(canvas: Canvas, flat: Index, cover: F64, color: F64) -> None:
-    """Mix ``color`` into the ground pixels ``flat``."""
-    ground = canvas.image[canvas.view.horizon :].reshape(-1, 3)
-    under = ground[flat].astype(np.float64)
-    ground[flat] = under + (color - under) * cover[:, None]
-
-
-def _seams(canvas: Canvas, scale: F64) -> list[_Stripe]:
+def _seams(canvas: Canvas, ground: U8, scale: F64) -> None:
     """Dark joints of the paving between the lanes: they look like lines but are none."""
     view, road = canvas.view, canvas.view.road
-    share = np.where(view.row_x < _SEAM_REACH_M, _SEAM_DARK, 0.0)
     offsets = sorted({round(d + side * road.lane_width_m / 2, 1) for d in road.lane_d for side in (-1, 1)})
-    return [_Stripe(view.row_u(d + 0.12), _SEAM_M * scale, share, np.zeros(3)) for d in offsets if abs(d) < 9]
+    column = np.array([view.row_u(d + 0.12) for d in offsets if abs(d) < 9])
+    if len(column):
+        width, share = _SEAM_M * scale, np.where(view.row_x < _SEAM_REACH_M, _SEAM_DARK, 0.0)
+        width, share = (np.ascontiguousarray(np.broadcast_to(v, column.shape)) for v in (width, share))
+        kernel.stripes(ground, _NOTHING, _NOTHING, column, width, share, np.zeros((len(column), 3)), 0.0)
 
 
 def _across(canvas: Canvas) -> Iterator[tuple[int, F32]]:

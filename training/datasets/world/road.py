@@ -45,7 +45,8 @@ class Line:
 
     def at(self, s: F64) -> F64:
         """``d`` at ``s``, metres."""
-        return np.asarray(np.interp(s, *self.offset), dtype=np.float64)
+        knots, offsets = self.offset
+        return np.full(len(s), offsets[0]) if len(knots) == 1 else np.asarray(np.interp(s, knots, offsets), dtype=np.float64)
 
 
 @dataclass(slots=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
-from training.datasets.world.canvas import BUILDING, VEGETATION, Canvas, fixed
+from training.datasets.world.canvas import BUILDING, VEGETATION, Canvas
 from training.datasets.world.dice import Dice
+from training.datasets.world.kernels import scenery as kernel
 
 U8 = npt.NDArray[np.uint8]
 
@@ -37,49 +37,25 @@ def sky(canvas: Canvas, rng: Dice) -> None:
     cv2.resize(mixed.reshape(small[1], small[0], 3).astype(np.uint8), (width, height), dst=canvas.image[:height])
 
 
-def _band(trees: bool, height: int, width: int, start: int) -> U8:
-    """A piece of noise as a grey ``(height, width, 3)`` picture, starting at column ``start`` of the atlas."""
-    atlas = _bands(trees)
-    return cv2.copyMakeBorder(
-        atlas[: min(height, 512), start : start + min(width, 512)],
-        0,
-        max(height - 512, 0),
-        0,
-        max(width - 512, 0),
-        cv2.BORDER_WRAP,
-    )
-
-
-@lru_cache(maxsize=2)
-def _bands(trees: bool) -> U8:
-    return cv2.cvtColor(np.tile(textures.foliage() if trees else textures.terrain(), (1, 2)), cv2.COLOR_GRAY2BGR)
-
-
 def backdrop(canvas: Canvas, layers: list[tuple[str, float, float, int]]) -> None:
     """Hills and tree lines along the horizon: ``(kind, height_rad, distance_m, phase)``, far to near."""
     view, look = canvas.view, canvas.look
     width = canvas.image.shape[1]
+    columns = np.arange(width, dtype=np.float64)
     u = np.arange(0, width + 3, 3)
-    azimuth = view.heading + np.arctan2(view.cx - u, view.f)
+    turn = (view.heading + np.arctan2(view.cx - u, view.f)) * (4096 / (2 * np.pi))
+    noise = textures.skyline_noise()
     for kind, height, distance, phase in layers:
-        noise = textures.skyline_noise()
-        turn = np.mod(azimuth / (2 * np.pi) * 4096 * (1 if kind == "hill" else 3) + phase, 4096)
-        curve = np.interp(turn, np.arange(4097), np.append(noise, noise[0]))
+        at = turn * (1 if kind == "hill" else 3) + phase
+        rise = kernel.periodic(noise, at)
         if kind != "hill":
-            fine = np.interp(np.mod(turn * 7, 4096), np.arange(4097), np.append(noise, noise[0]))
-            curve = 0.5 * curve + 0.25 * np.abs(fine) + 0.4
-        top = view.horizon + 1 - view.f * height * np.clip(0.55 + 0.35 * curve, 0.03, 2.5)
-        low = int(max(top.min() - 1, 0))
-        outline = np.column_stack([np.append(u, (u[-1], 0)), np.append(top, (view.horizon + 2, view.horizon + 2)) - low])
-        mask = np.zeros((view.horizon + 2 - low, width), np.uint8)
-        cv2.fillPoly(mask, [fixed(outline)], 255, cv2.LINE_AA, 4)
+            rise = 0.5 * rise + 0.25 * np.abs(kernel.periodic(noise, np.mod(at, 4096) * 7)) + 0.4
+        top = view.horizon + 1 - view.f * height * np.clip(0.55 + 0.35 * rise, 0.03, 2.5)
         base = {"hill": look.materials["dry" if phase % 2 else "grass"], "trees": (42, 68, 56), "town": (120, 125, 132)}[kind]
         color = np.array(canvas.lit(base, distance, 0, 0.8))
-        start = int(view.heading * view.f) + phase
-        clear = math.exp(-distance / look.visibility_m)
-        gain = _band(kind == "trees", mask.shape[0], width, start % 512)
-        k = clear * (0.8 if kind == "trees" else 0.5) / 128
-        tint = np.column_stack([np.outer(color, (k / 3,) * 3), color * (1 - 128 * k)])
-        layer = cv2.transform(gain, tint)
-        cv2.copyTo(layer, mask, canvas.image[low : view.horizon + 2])
-        canvas.owner[low : view.horizon + 2][mask > 0] = VEGETATION if kind != "town" else BUILDING
+        k = math.exp(-distance / look.visibility_m) * (0.8 if kind == "trees" else 0.5) / 128
+        kernel.horizon(
+            canvas.image, canvas.owner, textures.foliage() if kind == "trees" else textures.terrain(), np.interp(columns, u, top),
+            view.horizon + 2, int(view.heading * view.f) + phase, color * k, color * (1 - 128 * k),
+            BUILDING if kind == "town" else VEGETATION,
+        )  # fmt: skip
