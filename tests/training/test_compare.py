@@ -108,6 +108,24 @@ def test_text_page_and_json(runs, tmp_path, capsys):
     assert [entry.get("significant") for entry in record] == [None, True, False]
 
 
+def test_less_jitter_is_better(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, scale in (("calm", 1.0), ("nervous", 2.0)):
+        folder = tmp_path / name
+        write_run(folder, [(1, 0, 0)] * 60)
+        records = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+        for record in records:
+            record["rows"] = {"drive_lanes": [scale * rng.uniform(5, 6), 4, 1, 4, 0, 1, 0, 1]}
+        (folder / "scores.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    runs = [read_run(str(tmp_path / name)) for name in ("calm", "nervous")]
+    for first, verdict in ((0, "worse"), (1, "better")):
+        order = [runs[first], runs[1 - first]]
+        (jitter,) = compare(order)
+        assert jitter.kind == "drive_lanes"
+        module.write_html(order, [jitter], tmp_path / "page.html")
+        assert f"<td class=n>{verdict}</td>" in (tmp_path / "page.html").read_text()
+
+
 def test_the_smallest_p_depends_on_the_draws():
     assert module._p_value(np.ones(99)) == pytest.approx(0.02)
     assert np.isnan(module._p_value(np.full(3, np.nan)))
