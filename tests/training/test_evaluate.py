@@ -76,6 +76,31 @@ def test_kinds_that_a_data_set_does_not_label_are_left_out(source):
     assert set(evaluate_samples(Oracle(source), samples).numbers) == {"drivable"}
 
 
+def test_classes_that_a_data_set_does_not_label_are_neither_right_nor_wrong(source):
+    def two_more(scene):
+        stray = Box([1, 1, 60, 60], "cone"), Box([1, 1, 60, 60], "car")
+        return replace(scene, boxes=(*scene.boxes, *stray))
+
+    samples = _named(source)
+    only_cars = [
+        replace(
+            sample,
+            boxes=tuple(box for box in sample.boxes if box.class_name == "car"),
+            meta={**sample.meta, "labelled_classes": {"boxes": ["car"]}},
+        )
+        for sample in samples
+    ]
+    cars = sum(len(sample.boxes) for sample in only_cars)
+    report = evaluate_samples(Oracle(source, two_more), only_cars, ("boxes", "signs"))
+    assert report.numbers["boxes"]["f1_all_sizes"].value == pytest.approx(
+        2 * cars / (2 * cars + len(samples))
+    )  # one stray car each
+    assert report.headline()["signs/f1"] == 1.0
+    report = evaluate_samples(Oracle(source, two_more), samples, ("boxes",))
+    boxes = sum(len(sample.boxes) for sample in samples)
+    assert report.numbers["boxes"]["f1_all_sizes"].value == pytest.approx(2 * boxes / (2 * boxes + 2 * len(samples)))
+
+
 def test_an_interrupted_run_continues_and_gives_the_same_report(source, tmp_path):
     settings = {"bundle_sha256": "x"}
     whole = Collector(TASKS)

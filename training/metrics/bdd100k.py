@@ -2,7 +2,8 @@
 
 **Papers' lane IoU** (YOLOP and after): lane marking is one class of pixels. IoU = |P and G| / |P or G|; "accuracy" is really
 recall, |P and G| / |G|. YOLOP's code averages the IoU of its test *batches* (and counts an empty batch as 0); `pixel_row` gives
-sums, so that both its mean (`batch_mean_iou`, one row a batch) and the pooled IoU, which needs no batch size, can be had.
+sums, so that both its mean (of rows of a batch each; for batches of one, the mean over pictures that is reported) and the pooled
+IoU, which needs no batch size, can be had.
 
 **Official** (the bdd100k toolkit): for each class of direction, style and category the boundary F-measure of its pixels:
 precision = share of predicted pixels within r px of a labelled one, recall the reverse, F = 2PR / (P + R), for r = 1, 2, 5 px. A
@@ -58,17 +59,6 @@ def pixel_iou(rows: FloatArray) -> FloatArray:
 def pixel_recall(rows: FloatArray) -> FloatArray:
     """Papers' lane "accuracy" of summed `pixel_row` ``(..., 3)``; 0 without labels."""
     return ratio(rows[..., 0], rows[..., 2], 0.0)
-
-
-def batch_mean_iou(rows: npt.ArrayLike, sizes: npt.ArrayLike) -> float:
-    """YOLOP's number: the mean of the batches' IoU, weighted by their pictures.
-
-    Args:
-        rows: ``(B, 3)`` `pixel_row` of each batch.
-        sizes: ``(B,)`` pictures in each batch.
-    """
-    weights = np.asarray(sizes, dtype=np.float64)
-    return float(pixel_iou(np.asarray(rows, dtype=np.float64)) @ weights / weights.sum())
 
 
 def lane_mask(lanes: Sequence[tuple[npt.ArrayLike, str, str]], size_wh: tuple[int, int]) -> ByteArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +132,16 @@ def _quality(counts: FloatArray) -> float:
     return float(2.0 * counts[0] / total) if total else 1.0
 
 
+def _of_labelled_classes(scene: Scene, sample: Sample) -> Scene:
+    """Without boxes and signs of classes that the data set does not label: nobody knows whether they are there."""
+    classes = sample.meta.get("labelled_classes", {})
+    boxes, signs = (
+        tuple(each for each in elements if each.class_name in classes.get(kind, (each.class_name,)))
+        for kind, elements in (("boxes", scene.boxes), ("signs", scene.signs))
+    )
+    return replace(scene, boxes=boxes, signs=signs)
+
+
 def score_frame(
     sample: Sample,
     scene: Scene,
@@ -144,7 +154,8 @@ def score_frame(
     """Score one picture.
 
     Args:
-        sample: the labels; only kinds in ``sample.known`` are scored.
+        sample: the labels; only kinds in ``sample.known`` are scored, and predictions of classes that ``labelled_classes`` of
+            its ``meta`` leaves out are neither right nor wrong.
         scene: the prediction, in pixels of the same picture.
         tasks: kinds to score, of ``KINDS``.
         box_classes: classes that class-aware counts have a row for; classes of neither list are not counted there.
@@ -160,6 +171,7 @@ def score_frame(
     """
     if scene.image_size_wh != sample.size_wh:
         raise ValueError(f"{key}: the scene is for a picture of {scene.image_size_wh} px, the labels are for {sample.size_wh}")
+    scene = _of_labelled_classes(scene, sample)
     asked = [kind for kind in KINDS if kind in tasks and kind in sample.known]
     rows: dict[str, FloatArray] = {}
     pairs: dict[str, FloatArray] = {}
