@@ -212,7 +212,8 @@ def test_the_world_is_recorded_with_labels_replayed_and_scored(ros: Client, tmp_
     collector = Collector(("lanes", "drivable", "boxes", "signs"))
     for msg, line in zip(shown, read_lines(tmp_path / "out/scenes.jsonl"), strict=True):
         sample = drive[images.index(msg.data.tobytes())]  # pixels have come through unchanged
-        collector.add("", replace(sample, meta={"sequence": "drive"}), scene_from_json(line))
+        scene = scene_from_json(line)
+        collector.add("", replace(sample, meta={"sequence": "drive", "stamp_ns": scene.stamp_ns}), scene)
     expected = {
         kind: {name: e.to_json()["value"] for name, e in numbers.items()} for kind, numbers in collector.report().numbers.items()
     }

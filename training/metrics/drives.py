@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 Links = Mapping[int, int]  # indices of elements of one frame -> of the same elements in the next
 
-MAX_STEP_S = 0.2
+MAX_STEP_S = 0.25
 ROW = ("bends_px", "bends", "label_bends_px", "label_bends", "alone", "elements", "switches", "pairs")
 
 
