@@ -158,7 +158,9 @@ def test_labels_in_the_bag_are_scored(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_only_the_kinds_that_are_labelled_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag = write_bag(tmp_path / "bag", "SQLITE3", labelled=True)
     report = run(bag, tmp_path / "out", "--no-video", "--tasks", "lanes,signs", "--topics", "/front/image_raw")
-    assert set(report["cameras"]["front"]["accuracy"]["metrics"]) == {"lanes", "signs"}
+    found = report["cameras"]["front"]["accuracy"]["metrics"]
+    assert set(found) == {"lanes", "signs", "drive_lanes", "drive_signs"}
+    assert found["drive_lanes"]["flicker"] == 0.0
     with pytest.raises(SystemExit):
         replay.parser().parse_args([str(bag), "--out", "x", "--tasks", "lanes,dragons"])
     assert "'dragons' is no kind" in capsys.readouterr().err
