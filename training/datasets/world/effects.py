@@ -14,6 +14,7 @@ from training.datasets.world.dice import Dice, clamp, pick
 from training.datasets.world.look import Look
 
 U8 = npt.NDArray[np.uint8]
+_LEVELS = np.arange(256) / 255.0
 
 
 @dataclass(slots=True)
@@ -125,7 +126,9 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
     look, camera = canvas.look, canvas.view.camera
     width, height = camera.size_wh
     fixed, weights = camera.maps()
-    image = cv2.remap(canvas.image, fixed, weights, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    four = cv2.cvtColor(canvas.image, cv2.COLOR_BGR2BGRA)  # OpenCV warps four channels in half the time of three
+    four = cv2.remap(four, fixed, weights, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    image = cv2.cvtColor(four, cv2.COLOR_BGRA2BGR)
     owner = cv2.remap(canvas.owner, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     rng = Dice(lens.seed, stream)
     scale = width / 448
@@ -153,8 +156,9 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
 def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
     """Glare, windscreen reflection, vignette, saturation and tone curve."""
     height, width = image.shape[:2]
-    small_wh = (width // 8 + 1, height // 8 + 1)
-    y, x = np.arange(small_wh[1], dtype=np.float32)[:, None], np.arange(small_wh[0], dtype=np.float32)[None]
+    if lens.glare or lens.reflection or lens.vignette:
+        small_wh = (width // 8 + 1, height // 8 + 1)
+        y, x = np.arange(small_wh[1], dtype=np.float32)[:, None], np.arange(small_wh[0], dtype=np.float32)[None]
     if lens.glare or lens.reflection:
         layer = np.zeros((small_wh[1], small_wh[0], 3), np.float32)
         if lens.glare:
@@ -180,12 +184,12 @@ def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
         gain = cv2.cvtColor(cv2.resize(gain, (width, height)), cv2.COLOR_GRAY2BGR)
         image = cv2.multiply(image, gain, scale=1 / 255)
     k = lens.saturation
-    mix = k * np.eye(3) + (1 - k) * np.tile((0.114, 0.587, 0.299), (3, 1))
-    image = cv2.transform(image, np.diag(lens.balance) @ mix)
-    curve = np.arange(256) / 255.0 * lens.exposure
+    mix = k * np.eye(3) + (1 - k) * np.array((0.114, 0.587, 0.299))
+    image = cv2.transform(image, np.array(lens.balance)[:, None] * mix)
+    curve = _LEVELS * lens.exposure
     curve = np.minimum(curve, 0.75 + np.maximum(curve - 0.75, 0) * 0.7)  # soft shoulder
     table = np.minimum(255 * curve**lens.gamma, 255).astype(np.uint8)
-    return np.asarray(cv2.merge([cv2.LUT(channel, table) for channel in cv2.split(image)]))
+    return np.asarray(cv2.LUT(image, table))
 
 
 def _falling(image: U8, rng: Dice, snow: bool, scale: float) -> U8:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from training.datasets.world import paint, textures
 from training.datasets.world.canvas import NOBODY, ROAD, SHIFT, Canvas, fixed
 from training.datasets.world.dice import Dice, pick
+from training.datasets.world.kernels import ground as kernel
 from training.datasets.world.road import Junction, Knots
 from training.datasets.world.shadows import Shadow
 
@@ -16,6 +17,7 @@ F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 _HALF = slice(None, None, 2)
+_JOINTS_M = 35.0  # how far they can be seen
 _SOFTENED = 1.25  # contrast that enlarging takes from the texture
 
 
@@ -93,10 +95,9 @@ def draw(canvas: Canvas, rng: Dice, shadows: list[Shadow], drawn_lines: list[pai
         cv2.fillPoly(hard, [_halved(area, top)], 1, cv2.LINE_8, SHIFT)
     unseen = int(np.count_nonzero(view.row_x > 1.3 * look.see_m))  # rows lost in fog or night
     canvas.owner[top : top + unseen] = NOBODY
-    s, d = view.surface(_HALF, 2)
-    gain, rough = _texture(canvas, rng, s, d, hard)
+    gain, rough = _relief(canvas, rng, hard, shadows)
     paint.draw(canvas, rng, rough, drawn_lines)
-    _finish(canvas, gain, _cast(canvas, shadows, s, d) if shadows else None)
+    _finish(canvas, gain)
 
 
 def _halved(outline: npt.NDArray[np.int32], top: int) -> npt.NDArray[np.int32]:
@@ -121,87 +122,65 @@ def _mip(metres: F64) -> npt.NDArray[np.float32]:
     return np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))).astype(np.float32)[:, None] * np.float32(1 / 0.03)
 
 
-def _texture(canvas: Canvas, rng: Dice, s: F32, d: F32, hard: U8) -> tuple[F32, U8]:
-    """Gain of the ground, and the raw fine noise (0..255) for worn paint; both at half size."""
-    view, road = canvas.view, canvas.view.road
-    row_x, row_ds = view.row_x[_HALF], 2 * view.row_ds[_HALF]
-    shift = rng.generator.uniform(0, 512, 4).astype(np.float32)
-    lateral = row_x / view.f
-    across, along = _mip(lateral), _mip(np.maximum(row_ds / 2, lateral * 1.5))
-    tx, ty = d * across, s * along
-    tx += shift[0]
-    ty += shift[1]
-    paved = cv2.remap(textures.asphalt(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
-    soft = cv2.remap(textures.terrain(), tx, ty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
-    fade = 1.0 / (1.0 + (row_x / 55.0) ** 2)
-    gain = cv2.subtract(soft, 128, dtype=cv2.CV_32F)
-    gain *= ((0.4 + 0.9 * fade) * _SOFTENED / 128).astype(np.float32)[:, None]
-    smooth = cv2.subtract(paved, 128, dtype=cv2.CV_32F)
-    smooth *= (rng.uniform(0.5, 1.6) * fade * _SOFTENED / 128).astype(np.float32)[:, None]
-    cv2.copyTo(smooth, hard, gain)
-    # what varies slowly is sampled at half of that again
-    slow_d, slow_s = np.ascontiguousarray(d[:, ::2]), np.ascontiguousarray(s[:, ::2])
-    wide = cv2.remap(
-        textures.blotches(), slow_d * 1.1 + shift[2], slow_s * 0.35 + shift[3], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    )
-    slow = cv2.subtract(wide, 128, dtype=cv2.CV_32F)
-    slow *= rng.uniform(0.04, 0.14) / 128
-    slow += 1
-    slow *= np.where(hard[:, ::2] > 0, _tracks(rng, road.lane_d, road.lane_width_m, slow_d), np.float32(1))
-    gain += cv2.resize(slow, (gain.shape[1], gain.shape[0]), interpolation=cv2.INTER_LINEAR)
+def _relief(canvas: Canvas, rng: Dice, hard: U8, shadows: list[Shadow]) -> tuple[U8, U8]:
+    """Gain of the ground, 128 is 1, by texture, shadow, haze and headlights, and noise for worn paint; both at half size."""
+    view, road, look = canvas.view, canvas.view.road, canvas.look
+    x, cos, ds = view.row_x[_HALF], view.row_cos[_HALF], 2 * view.row_ds[_HALF]
+    shifts = rng.generator.uniform(0, 512, 4).astype(np.float32)
+    fade = 1.0 / (1.0 + (x / 55.0) ** 2)
+    rows = np.zeros((len(x), 12), np.float32)
+    rows[:, kernel.SCALE], rows[:, kernel.MIDDLE] = x * cos / view.f, view.row_y[_HALF] * cos
+    rows[:, kernel.S], rows[:, kernel.TURN] = view.row_s[_HALF], view.row_tan[_HALF]
+    rows[:, kernel.ACROSS], rows[:, kernel.ALONG] = _mip(x / view.f), _mip(np.maximum(ds / 2, x / view.f * 1.5))
+    rows[:, kernel.SOFT] = (0.4 + 0.9 * fade) * (_SOFTENED / 128)
+    rows[:, kernel.HARD] = rng.uniform(0.5, 1.6) * fade * (_SOFTENED / 128)
+    rows[:, kernel.CLEAR] = np.exp(-x / look.visibility_m) * 128
+    slow = rng.uniform(0.04, 0.14) / 128
+    tracks = _tracks(rng, road.lane_width_m)
+    joint_m = rng.uniform(4, 6) if road.concrete else 1.0
     if road.concrete:
-        _joints(row_x, s, gain, rng.uniform(4, 6), row_ds)
-    return gain, soft
+        rows[:, kernel.JOINT] = np.where(x <= _JOINTS_M, np.maximum(ds, 0.05), 0.0)
+    if look.beam > 0:
+        rows[:, kernel.BEAM] = look.beam * (1 - np.exp(-((x / 4.5) ** 2))) * np.exp(-x / 28.0)
+        rows[:, kernel.ASIDE] = x / (view.f * (2.5 + 0.22 * x))
+    return kernel.relief(  # type: ignore[no-any-return]
+        rows, np.float32(view.cx), hard, (textures.asphalt(), textures.terrain(), textures.blotches()), shifts, np.float32(slow),
+        tracks, (road.lane_d[0] if road.lane_d else 0.0, road.lane_width_m), joint_m, _cast(shadows, hard.shape, view.horizon),
+        np.float32(max(look.shadow, 0.35) / 255), np.float32(sum(look.ambient) / 3),
+    )  # fmt: skip
 
 
-def _tracks(rng: Dice, lanes: list[float], width: float, d: F32) -> F32:
-    """Tyre tracks and the oil stripe: a periodic profile over the lane width, from a table."""
+def _mip(metres: F64) -> F64:
+    """Texels a metre: 3 cm each, doubled until as wide as ``metres``; fractal noise allows it."""
+    return np.asarray(np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))) / 0.03)
+
+
+def _tracks(rng: Dice, width: float) -> F32:
+    """Tyre tracks and the oil stripe over the width of a lane."""
     x = np.linspace(-0.5, 0.5, 128)
     strength, oil = rng.uniform(-0.09, 0.09), rng.uniform(0.0, 0.16)
     profile = 1 + strength * np.exp(-(((np.abs(x) * width - 0.8) / 0.3) ** 2)) - oil * np.exp(-((x * width / 0.35) ** 2))
-    index = ((d - np.float32(lanes[0] if lanes else 0.0)) * np.float32(128 / width) + 64).astype(np.int32) & 127
-    return profile.astype(np.float32)[index]
+    return profile.astype(np.float32)
 
 
-def _joints(row_x: F64, s: npt.NDArray[np.float32], gain: npt.NDArray[np.float32], spacing: float, ds: F64) -> None:
-    """Dark transverse joints of a concrete road, near rows only."""
-    near = slice(int(np.searchsorted(-row_x, -35.0)), None)
-    offset = np.abs(np.mod(s[near], spacing) - spacing / 2)
-    width = np.maximum(ds[near], 0.05).astype(np.float32)[:, None]
-    gain[near] *= 1 - 0.22 * np.clip((0.03 + width / 2 - offset) / width, 0, np.minimum(1, 0.06 / width))
-
-
-def _cast(canvas: Canvas, shadows: list[Shadow], s: F32, d: F32) -> F32:
-    """Gain of the ground in cast shadow, at half size; sun flecks in that of trees."""
-    top = canvas.view.horizon
-    mask = np.zeros(s.shape, np.uint8)
-    leafy = np.zeros(s.shape, np.uint8) if any(leaves for _, leaves in shadows) else None
+def _cast(shadows: list[Shadow], shape: tuple[int, ...], top: int) -> tuple[U8, U8]:
+    """Cast shadows at half size, closed ones and those that light falls through; without rows where there are none."""
+    closed = np.zeros(shape if shadows else (0, 0), np.uint8)
+    leafy = np.zeros(shape if any(leaves for _, leaves in shadows) else (0, 0), np.uint8)
     for outline, leaves in shadows:
-        cv2.fillPoly(mask if leafy is None or not leaves else leafy, [_halved(fixed(outline), top)], 255, cv2.LINE_AA, SHIFT)
-    if leafy is not None:
-        flecks = cv2.remap(textures.blotches(), d * 5, s * 3.5, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)
-        mask = cv2.max(mask, cv2.multiply(leafy, cv2.convertScaleAbs(flecks, alpha=1.6), scale=1 / 255))
-    return cv2.addWeighted(mask, -max(canvas.look.shadow, 0.35) / 255, mask, 0, 1.0, dtype=cv2.CV_32F)
+        cv2.fillPoly(leafy if leaves else closed, [_halved(fixed(outline), top)], 255, cv2.LINE_AA, SHIFT)
+    return closed, leafy
 
 
-def _finish(canvas: Canvas, gain: F32, shade: F32 | None) -> None:
-    """Apply texture, shadow, light (all at half size) and haze to the ground rows."""
+def _finish(canvas: Canvas, gain: U8) -> None:
+    """Apply the relief, the colour of the light and the haze to the ground rows."""
     view, look = canvas.view, canvas.look
     ground = canvas.image[view.horizon :]
-    clear = np.exp(-view.row_x / look.visibility_m)
-    if look.beam > 0:
-        x = view.row_x.astype(np.float32)[_HALF, None]
-        y = (np.arange(0, ground.shape[1], 4, dtype=np.float32)[None] - np.float32(view.cx)) * (x / np.float32(view.f))
-        beam = look.beam * (1 - np.exp(-((x / 4.5) ** 2))) * np.exp(-x / 28.0 - (y / (2.5 + 0.22 * x)) ** 2)
-        light = cv2.resize((beam + np.float32(np.mean(look.ambient))).astype(np.float32), (gain.shape[1], gain.shape[0]))
-        shade = light if shade is None else shade * light
-    gain *= (clear[_HALF] * 128).astype(np.float32)[:, None]
-    if shade is not None:
-        gain *= shade
-    eight = cv2.resize(cv2.convertScaleAbs(gain), (ground.shape[1], ground.shape[0]), interpolation=cv2.INTER_LINEAR)
+    eight = cv2.resize(gain, (ground.shape[1], ground.shape[0]), interpolation=cv2.INTER_LINEAR)
     cv2.multiply(ground, cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR), dst=ground, scale=1 / 128)
     if look.beam <= 0 and look.ambient != (1.0, 1.0, 1.0):
         ground[:] = cv2.transform(ground, np.diag(look.ambient))
+    clear = np.exp(-view.row_x / look.visibility_m)
     far = int(np.count_nonzero(clear < 0.985))
     if far:
         haze = np.round((1 - clear[:far])[:, None] * np.array(look.haze)).astype(np.uint8)
