@@ -1,4 +1,4 @@
-"""A procedural driving world: seeded, endless images with perfect labels; numpy and OpenCV only.
+"""A procedural driving world: seeded, endless images with perfect labels.
 
 `render` makes one still frame, `Drive` a continuous drive. The same seed gives the same bytes on the same library versions.
 """

@@ -117,11 +117,6 @@ def _kerbs(canvas: Canvas) -> None:
             cv2.fillPoly(canvas.image, [outline], canvas.look.materials["kerb"], cv2.LINE_AA, SHIFT)
 
 
-def _mip(metres: F64) -> npt.NDArray[np.float32]:
-    """Texels a metre, ``(rows, 1)``: 3 cm each, doubled until as wide as ``metres``; fractal noise allows it."""
-    return np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))).astype(np.float32)[:, None] * np.float32(1 / 0.03)
-
-
 def _relief(canvas: Canvas, rng: Dice, hard: U8, shadows: list[Shadow]) -> tuple[U8, U8]:
     """Gain of the ground, 128 is 1, by texture, shadow, haze and headlights, and noise for worn paint; both at half size."""
     view, road, look = canvas.view, canvas.view.road, canvas.look

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from getok_drive.types import Box, DrivableArea, Lane, Sign
 from training.datasets.world.canvas import FIRST_SCENERY_ID, ROAD, Canvas
+from training.datasets.world.kernels.lines import seen
 from training.datasets.world.kernels.owners import census
 from training.datasets.world.paint import DrawnLine
 from training.datasets.world.things import Thing
@@ -36,7 +37,7 @@ def state(share: float) -> str:
 def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U8) -> tuple[Lane, ...]:
     """Lane lines bottom to top, cut at crests, at the far end, where scenery hides them, and at the image's border."""
     view, look = canvas.view, canvas.look
-    height, width = owner.shape
+    width = owner.shape[1]
     nearby = [line for line in drawn if line.line.paint >= MIN_PAINT]
     if not nearby:
         return ()
@@ -64,61 +65,12 @@ def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U8) -> tuple[Lane, 
     for drawn_line, start, stop in zip(nearby, [0, *stops[:-1]], stops, strict=True):
         if stop - start < 2:
             continue
-        points = _unhidden(_clip(everything[start:stop], width, height), owner)
-        if points is not None and math.hypot(*(points[0] - points[-1]).tolist()) >= 0.03 * width:
+        points = seen(everything[start:stop], owner, ROAD, FIRST_SCENERY_ID)
+        if len(points) and math.hypot(*(points[0] - points[-1]).tolist()) >= 0.03 * width:
             points = np.concatenate([points[:-1:2], points[-1:]])
             points[:, 1] = np.minimum.accumulate(points[:, 1])  # rows never go down
             found.append(Lane(points.astype(np.float32), drawn_line.line.kind, drawn_line.line.color))
     return tuple(sorted(found, key=lambda lane: float(lane.points_px[0, 0])))
-
-
-def _clip(points: F64, width: int, height: int) -> F64:
-    """The longest stretch within the image, with its ends put exactly on the border."""
-    within = (points[:, 0] >= 0) & (points[:, 0] <= width - 1) & (points[:, 1] >= 0) & (points[:, 1] <= height - 1)
-    if within.all():
-        return points
-    if not within.any():
-        return points[:0]
-    padded = np.zeros(len(within) + 2, np.int8)
-    padded[1:-1] = within
-    edges = np.diff(padded).nonzero()[0]
-    starts, stops = edges[::2], edges[1::2]
-    best = int(np.argmax(stops - starts))
-    start, stop = int(starts[best]), int(stops[best])
-    parts = [points[start:stop]]
-    if start > 0:
-        parts.insert(0, _border(points[start], points[start - 1], width, height)[None])
-    if stop < len(points):
-        parts.append(_border(points[stop - 1], points[stop], width, height)[None])
-    return np.concatenate(parts)
-
-
-def _border(inner: F64, outer: F64, width: int, height: int) -> F64:
-    """Where the way from ``inner`` to ``outer`` leaves the image."""
-    step = outer - inner
-    limits = [((width - 1 if step[0] > 0 else 0) - inner[0], step[0]), ((height - 1 if step[1] > 0 else 0) - inner[1], step[1])]
-    t = min([room / move for room, move in limits if abs(move) > 1e-9] + [1.0])
-    return np.asarray(inner + step * max(t, 0.0))
-
-
-def _unhidden(points: F64, owner: U8) -> F64 | None:
-    """Cut ends that lie behind scenery (walls, houses, the bonnet); None when next to nothing is in sight."""
-    if len(points) < 2:
-        return None
-    at = np.rint(points).astype(np.intp)
-    who = owner[at[:, 1], at[:, 0]]
-    scenery = who >= FIRST_SCENERY_ID
-    clear = (~scenery).nonzero()[0]
-    if len(clear) < 2:
-        return None
-    kept = slice(int(clear[0]), int(clear[-1]) + 1)
-    points, who, scenery = points[kept], who[kept][:-1], scenery[kept][:-1]
-    step = points[1:] - points[:-1]
-    lengths = np.sqrt(step[:, 0] ** 2 + step[:, 1] ** 2)
-    total = lengths.sum()
-    if total <= 0 or lengths[who <= ROAD].sum() < 0.12 * total or lengths[scenery].sum() > 0.5 * total:
-        return None
-    return points
 
 
 def drivable(owner: U8) -> tuple[DrivableArea, ...]:
@@ -126,6 +78,8 @@ def drivable(owner: U8) -> tuple[DrivableArea, ...]:
     height, width = owner.shape
     mask = cv2.compare(owner, float(ROAD), cv2.CMP_EQ)
     close = max(round(5 * width / 448) | 1, 3)
+    top = max(cv2.boundingRect(mask)[1] - 2 * close, 0)  # nothing to do above
+    mask = mask[top:]
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((close, close), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -138,15 +92,15 @@ def drivable(owner: U8) -> tuple[DrivableArea, ...]:
             else:
                 x, y = contour[contour[:, 0, 1].argmin(), 0]
                 column = mask[:y, x]
-                top = int(np.flatnonzero(column == 0)[-1]) if (column == 0).any() else 0
-                mask[top : y + 1, x : x + 2] = 0
+                clear = int(np.flatnonzero(column == 0)[-1]) if (column == 0).any() else 0
+                mask[clear : y + 1, x : x + 2] = 0
                 cut = True
     if cut or len(contours) > 1:
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     found = []
     for contour in sorted(contours, key=cv2.contourArea, reverse=True)[:MAX_AREAS]:
         if cv2.contourArea(contour) >= least and (polygon := _simplify(contour, mask.shape)) is not None:
-            found.append(DrivableArea(polygon))
+            found.append(DrivableArea(polygon + np.array((0, top), np.float32)))
     return tuple(found)
 
 
@@ -208,9 +162,9 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
     signs: list[Sign] = []
     instance = np.zeros(256, np.uint16)
     numbers = np.array([number for number, _ in reversed(things)], np.int64)
-    tally = canvas.tally[numbers].astype(np.int64)
-    shares = census(canvas.owner, numbers, tally[:, 1:])[:, 0] / np.maximum(tally[:, 0], 1)
-    extents = census(owner, numbers, _windows(canvas, tally[:, 1:], (width, height))).tolist()
+    whole, drawn = canvas.tally[numbers, 0], canvas.tally[numbers, 1:].astype(np.int64)
+    shares = census(canvas.owner, numbers, drawn)[:, 0] / np.maximum(whole, 1)
+    extents = census(owner, numbers, _windows(canvas, drawn, (width, height))).tolist()
     for (number, thing), share, (count, x0, y0, x1, y1) in zip(reversed(things), shares.tolist(), extents, strict=True):
         if share < MIN_VISIBLE or count < 4:
             continue

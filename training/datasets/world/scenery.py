@@ -19,15 +19,16 @@ def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
     if x0 < 1.0:
         x0, y0 = 1.0, y0 + (1.0 - x0) / (x1 - x0) * (y1 - y0)
     row0, row1 = spot.clip + 0.5, end.clip + 0.5
+    near, far = view.f / x0, view.f / x1
+    u0, v0 = view.cx - y0 * near, view.cy + (view.height_m - spot.z) * near
+    u1, v1 = view.cx - y1 * far, view.cy + (view.height_m - end.z) * far
 
     def quad(low: float, high: float) -> list[tuple[float, float]]:
-        a, b, c, d = (
-            view.uv(x0, y0, spot.z + low),
-            view.uv(x1, y1, end.z + low),
-            view.uv(x1, y1, end.z + high),
-            view.uv(x0, y0, spot.z + high),
-        )
-        return [(a[0], min(a[1], row0)), (b[0], min(b[1], row1)), (c[0], min(c[1], row1)), (d[0], min(d[1], row0))]
+        """The piece between two heights, feet first."""
+        return [
+            (u0, min(v0 - low * near, row0)), (u1, min(v1 - low * far, row1)),
+            (u1, min(v1 - high * far, row1)), (u0, min(v0 - high * near, row0)),
+        ]  # fmt: skip
 
     middle = (x0 + x1) / 2
     scale = view.f / middle

@@ -39,5 +39,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     numba.config.CACHE_DIR = _CACHE  # type: ignore[attr-defined]
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # nowhere to keep it: every process compiles for itself
+        return numba.njit(nogil=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = previous  # type: ignore[attr-defined]
