@@ -53,7 +53,9 @@ def test_the_right_answers_score_full_marks():
     assert all(value == 1.0 for value in headline.values())
     assert report.numbers["rec"]["acc_0.8"].value == report.numbers["res"]["ciou"].value == 1.0
     assert report.numbers["gres"]["n_acc"].value == report.numbers["gres"]["t_acc"].value == 1.0
+    assert report.numbers["gres"]["boundary_f"].value == 1.0
     assert report.numbers["classification"]["balanced_accuracy/sign_color"].value == 1.0
+    assert report.numbers["classification"]["precision/sign_color/red"].value == 1.0
     words, matrix = report.confusion["sign_color"]
     assert matrix[words.index("red"), words.index("red")] == matrix[words.index("blue"), words.index("blue")] == 3
     assert report.speed["query_p50_ms"] == 3.0
@@ -67,8 +69,22 @@ def test_no_answers_score_nothing_but_what_is_rightly_empty():
     assert set(headline.values()) == {0.0}
     assert report.numbers["gres"]["n_acc"].value == 1.0
     assert report.numbers["gres"]["t_acc"].value == 0.0
+    assert report.numbers["gres"]["boundary_f"].value == 0.25  # likewise
+    assert "precision/sign_color/red" not in report.numbers["classification"]  # never said
     assert len(report.worst_prompted) == 12
     assert report.worst_prompted[0].quality == 0.0
+
+
+def test_edges_and_words_that_are_somewhat_wrong():
+    def wrong(query):
+        if query.mask is not None and query.mask.any():
+            return Answer(mask=np.roll(query.mask, 3, axis=1))
+        return Answer(word="red" if query.text == "sign_color" else query.word)
+
+    numbers = _score(wrong).numbers
+    assert 0.3 < numbers["res"]["boundary_f"].value < numbers["res"]["giou"].value < 1.0
+    colors = numbers["classification"]
+    assert colors["precision/sign_color/red"].value == colors["recall/sign_color/blue"].value + 0.5 == 0.5
 
 
 def test_what_is_ignored_counts_neither_way():
