@@ -135,10 +135,8 @@ def _quality(counts: FloatArray) -> float:
 def _of_labelled_classes(scene: Scene, sample: Sample) -> Scene:
     """Without boxes and signs of classes that the data set does not label: nobody knows whether they are there."""
     classes = sample.meta.get("labelled_classes", {})
-    boxes, signs = (
-        tuple(each for each in elements if each.class_name in classes.get(kind, (each.class_name,)))
-        for kind, elements in (("boxes", scene.boxes), ("signs", scene.signs))
-    )
+    boxes = tuple(box for box in scene.boxes if box.class_name in classes.get("boxes", (box.class_name,)))
+    signs = tuple(sign for sign in scene.signs if sign.class_name in classes.get("signs", (sign.class_name,)))
     return replace(scene, boxes=boxes, signs=signs)
 
 
