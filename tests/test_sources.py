@@ -1,5 +1,8 @@
 """Sources: every file that may turn up gets the right picture or a clear reason, and one bad file ends nothing."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -107,3 +110,15 @@ def test_the_world_drives():
     assert frames[0].stamp_ns < frames[1].stamp_ns
     assert not np.array_equal(frames[0].image_bgr, frames[2].image_bgr)
     assert {frame.source for frame in frames} == {"world:3"}
+
+
+def test_without_numba_the_world_says_what_to_install():
+    program = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from getok_drive.errors import InputError\n"
+        "from getok_drive.sources import open_source\n"
+        "try:\n    next(iter(open_source('world:3')))\n"
+        "except InputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert "needs numba; install it: pip install -e '.[world]'" in done.stdout
