@@ -239,7 +239,5 @@ def on_checkout(module: str) -> Any:
         if (error.name or "training").partition(".")[0] == "training":
             message = f"{module} is part of the repository, not of the package; install from a checkout: pip install -e ."
         else:
-            message = (
-                f"{module} needs {error.name}; install it: pip install -e '.[world]', or '.[train]' for all of training"
-            )
+            message = f"{module} needs {error.name}; install it: pip install -e '.[world]', or '.[train]' for all of training"
         raise InputError(f"{message} ({error})") from error
