@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.stem import StemmedQwen, StemmedTower, model_class
+from getok_drive.runtime.stem import StemmedTower, model_class
 from getok_drive.tokens.vocab import TOKENS
 from training.lora import PARTS
 from training.model import SIZES, build_model, build_tokenizer
@@ -128,8 +128,7 @@ class Costs:
         self.config, self.settings = config, settings
         self.text_tokens, self.taught_tokens = text_tokens, taught_tokens
         with torch.device("meta"):
-            kind = model_class(config)
-            model = kind(config) if kind is StemmedQwen else kind.from_config(config)
+            model = model_class(config).from_config(config)
         text, tuning = config.text_config, settings.tuning
         self.hidden, self.vocabulary = text.hidden_size, text.vocab_size
         self.head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

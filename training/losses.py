@@ -82,11 +82,10 @@ class TrainedModel(nn.Module):
             vision_gradient: scale of the language loss's gradient into the vision tower.
         """
         visual = encode_pictures(self.model, batch.pixel_values, grid_hw)
-        scores = self.dense_head(visual.tokens.to(self.dense_head.weight.dtype))
-        dense = auxiliary = dense_loss(scores, batch.dense, dense_positive_weights)
+        dense = auxiliary = _read(self.dense_head, visual.tokens, batch.dense, dense_positive_weights)
         if self.stem_head is not None and self._seen is not None:
             seen, self._seen = self._seen, None
-            auxiliary = dense + STEM_SHARE * dense_loss(self.stem_head(seen), batch.dense, dense_positive_weights)
+            auxiliary = dense + STEM_SHARE * _read(self.stem_head, seen, batch.dense, dense_positive_weights)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * auxiliary, zero, dense.detach(), zero)
@@ -113,6 +112,10 @@ def _dense_head(features: int) -> nn.Linear:
     head = nn.Linear(features, len(DENSE_CHANNELS) * DENSE_SUBCELLS**2)
     nn.init.constant_(head.bias, -2.0)
     return head
+
+
+def _read(head: nn.Linear, features: Tensor, labels: Tensor, positive_weights: Sequence[float]) -> Tensor:
+    return dense_loss(head(features.to(head.weight.dtype)), labels, positive_weights)
 
 
 def choice_entropy(entropy: Tensor, logits: Tensor, choices: Choices, taught: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.stem import StemmedQwen, StemmedTower, model_class
+from getok_drive.runtime.stem import StemmedTower, model_class
 from getok_drive.tokens import prompts
 from getok_drive.tokens.vocab import TOKENS
 from training.vocabulary import first_token_id, initialise_rows
@@ -137,10 +137,9 @@ def build_model(
     if size.conv_stem:
         config.vision_config.conv_stem = [list(stage) for stage in size.conv_stem]
     torch.manual_seed(seed)
-    kind = StemmedQwen if size.conv_stem else Qwen2_5_VLForConditionalGeneration
-    model = kind._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    if size.conv_stem:
-        model.model.visual.stem.reset_parameters()
+    model: Qwen2_5_VLForConditionalGeneration = model_class(config).from_config(
+        config, attn_implementation="sdpa", dtype=torch.float32
+    )
     initialise_rows(model.get_input_embeddings().weight, tokenizer, token_init, seed)
     return model
 

@@ -159,12 +159,17 @@ class StemmedQwen(Qwen2_5_VLForConditionalGeneration):
         super().__init__(config)
         self.model.visual = StemmedTower._from_config(config.vision_config)
 
+    @classmethod
+    def from_config(cls, config: Qwen2_5_VLConfig, **kwargs: Any) -> StemmedQwen:
+        """With random weights; named and used as transformers' factories have it."""
+        model: StemmedQwen = cls._from_config(config, **kwargs)
+        model.model.visual.stem.reset_parameters()
+        return model
+
 
 def model_class(config: PretrainedConfig) -> Any:
-    """The transformers class, or factory, of a model of this configuration."""
-    if getattr(config.vision_config, "conv_stem", None):
-        return StemmedQwen
-    return AutoModelForImageTextToText
+    """What makes or loads a model of this configuration, by ``from_config`` or ``from_pretrained``."""
+    return StemmedQwen if getattr(config.vision_config, "conv_stem", None) else AutoModelForImageTextToText
 
 
 def _conv(before: int, channels: int, stride: int) -> nn.Conv2d:
