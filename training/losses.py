@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from getok_drive.errors import ConfigError
 from getok_drive.runtime.stem import StemmedTower
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
 from training.targets import DENSE_CHANNELS
 from training.visual import Visual, encode_pictures, picture_inputs
 
+HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where other programs do not look for weights
 STEM_SHARE = 0.5  # of the convolutions' own dense loss, beside that on the visual tokens
 
 
@@ -43,9 +48,16 @@ class TrainedModel(nn.Module):
     tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md). A tower with
     convolutions has a second head on what they see of each patch: without it they learn too late, and the tower does not
     use them.
+
+    Args:
+        model: what is trained.
+        heads_from: checkpoint folder whose heads (`save_heads`) to begin with, where it has some; else they start anew.
+
+    Raises:
+        ConfigError: the folder's heads are of another model.
     """
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, heads_from: Path | None = None) -> None:
         super().__init__()
         self.model = model
         self.dense_head = _dense_head(model.config.text_config.hidden_size)
@@ -55,6 +67,25 @@ class TrainedModel(nn.Module):
             self.stem_head = _dense_head(tower.stem.proj.in_features)
             tower.stem.proj.register_forward_pre_hook(self._see)
         self._seen: Tensor | None = None
+        if heads_from is not None and (heads_from / HEADS).is_file():
+            self._load_heads(heads_from / HEADS)
+
+    @property
+    def heads(self) -> nn.ModuleDict:
+        """The auxiliary heads by name."""
+        heads = {"dense_head": self.dense_head, "stem_head": self.stem_head}
+        return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
+
+    def save_heads(self, folder: Path) -> None:
+        """Keeps the heads in a checkpoint folder, for a run that begins with it."""
+        (folder / HEADS).parent.mkdir(exist_ok=True)
+        save_file({name: weight.detach().cpu() for name, weight in self.heads.state_dict().items()}, folder / HEADS)
+
+    def _load_heads(self, path: Path) -> None:
+        try:
+            self.heads.load_state_dict(load_file(path))
+        except (RuntimeError, SafetensorError) as error:
+            raise ConfigError(f"{path}: not the heads of this model ({error}); delete the file, and they start anew") from error
 
     def _see(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
         self._seen = inputs[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -76,9 +77,17 @@ class Averaged:
         for name, value in self.values.items():
             local(value).copy_(state[1][name])
 
+    @contextmanager
+    def swapped(self, model: nn.Module) -> Iterator[None]:
+        """The model has the average's weights while this is open, and gets its own back."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._swap(model)
+
     @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchanges the average with the model's weights; a second call undoes the first."""
+    def _swap(self, model: nn.Module) -> None:
         for name, p in _learning(model):
             kept = p.detach().clone()
             p.copy_(self.values[name])

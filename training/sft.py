@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -68,7 +69,7 @@ class Trainer:
         self.encoder = Encoder(self.tokenizer, Layout.of(self.tokenizer, model.config))
         self.tuned = prepare(model, self.tokenizer, config.tuning)
         self.source = str(start_from or config.base) or None
-        trained = TrainedModel(model)
+        trained = TrainedModel(model, heads_from=start_from)
         if config.compile:
             for block in (*model.model.visual.blocks, *model.model.language_model.layers):
                 block.compile()
@@ -92,6 +93,10 @@ class Trainer:
     def plain(self) -> TrainedModel:
         """The model without the wrapper that distributes it."""
         return self.accelerator.unwrap_model(self.model)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model has the averaged weights while this is open, where there are any."""
+        return self.average.swapped(self.plain) if self.average else nullcontext()
 
     # ---- one step -------------------------------------------------------------------------------------------------------
 
@@ -199,16 +204,13 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, stage: Stage) -> dict[str, float]:
         """Teacher-forced losses of the averaged weights on validation examples (no noise on the context); none without any."""
-        if self.average:
-            self.average.swap(self.plain)
         self.model.eval()
         results = []
-        for batch in validation_batches(self.config, stage, self.encoder):
-            losses = self.losses(batch, stage)
-            results.append([float(losses.language), float(losses.dense), float(losses.correct)])
+        with self.averaged():
+            for batch in validation_batches(self.config, stage, self.encoder):
+                losses = self.losses(batch, stage)
+                results.append([float(losses.language), float(losses.dense), float(losses.correct)])
         self.model.train()
-        if self.average:
-            self.average.swap(self.plain)
         if not results:
             return {}
         language, dense, correct = np.mean(results, axis=0)
@@ -242,12 +244,11 @@ class Trainer:
             self.average.restore(average)
 
     def export_folder(self, folder: Path) -> None:
-        """Writes the averaged weights as an ordinary transformers folder, which ``training.export`` reads."""
-        if self.average:
-            self.average.swap(self.plain)
-        save_whole(self.accelerator, self.plain.model, self.tokenizer, folder, self.tuned, self.source)
-        if self.average:
-            self.average.swap(self.plain)
+        """Writes the averaged weights as an ordinary transformers folder, which ``training.export`` reads, and the heads."""
+        with self.averaged():
+            save_whole(self.accelerator, self.plain.model, self.tokenizer, folder, self.tuned, self.source)
+            if self.accelerator.is_main_process and self.config.dense_weight and not self.sharded:
+                self.plain.save_heads(folder)
         if not self.accelerator.is_main_process:
             return
         stage = self.config.stage_at(max(0, self.step - 1))

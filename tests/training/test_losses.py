@@ -1,6 +1,7 @@
 """The dense loss, worked by hand, and whom it teaches."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from getok_drive.errors import ConfigError  # noqa: E402
 from training.batches import RecipeBatches  # noqa: E402
 from training.collate import Layout  # noqa: E402
 from training.losses import TrainedModel, dense_loss  # noqa: E402
-from training.model import ModelSize, build_model, build_tokenizer  # noqa: E402
+from training.model import SIZES, ModelSize, build_model, build_tokenizer  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
 from training.recipes.encoder import Encoder  # noqa: E402
 
@@ -31,11 +32,31 @@ def test_a_weight_for_every_channel_is_demanded():
         override(PRESETS["tiny"], ["dense_positive_weights=(1.0, 2.0)"])
 
 
+def _with_convolutions() -> Any:
+    size = ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48, patch_size_px=24, merge_size=1, conv_stem=((8, 4, 0), (16, 2, 1)))
+    return build_model(size, build_tokenizer())
+
+
+def test_heads_that_were_kept_are_begun_with(tmp_path):
+    first = TrainedModel(_with_convolutions())
+    torch.nn.init.normal_(first.dense_head.weight)
+    first.save_heads(tmp_path)
+    second = TrainedModel(_with_convolutions(), heads_from=tmp_path)
+    kept, begun = first.heads.state_dict(), second.heads.state_dict()
+    assert set(kept) == {f"{head}_head.{part}" for head in ("dense", "stem") for part in ("weight", "bias")}
+    assert all(torch.equal(kept[name], begun[name]) for name in kept)
+
+
+def test_heads_of_another_model_are_refused(tmp_path):
+    TrainedModel(_with_convolutions()).save_heads(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)heads.safetensors: not the heads of this model .*stem_head"):
+        TrainedModel(build_model(SIZES["tiny"], build_tokenizer()), heads_from=tmp_path)
+
+
 def test_convolutions_are_taught_before_the_tower_reads_them():
     """Their projection starts at zero, so nothing but their own head can teach them at first; the tower sees them later."""
     tokenizer = build_tokenizer()
-    size = ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48, patch_size_px=24, merge_size=1, conv_stem=((8, 4, 0), (16, 2, 1)))
-    model = build_model(size, tokenizer)
+    model = _with_convolutions()
     config = override(PRESETS["tiny"], ["stages=((1, (96, 48), True),)"])
     batch = RecipeBatches(config, config.stages[0], Encoder(tokenizer, Layout.of(tokenizer, model.config)), 0, 1)[0][0]
     trained = TrainedModel(model)

@@ -42,6 +42,10 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path):
     for name, value in one["average"][1].items():
         assert torch.equal(value, two["average"][1][name]), name
     assert (tmp_path / "whole" / "final" / "model.safetensors").is_file()
+    goes_on = sft.Trainer(override(PRESETS["tiny"], [steps]), tmp_path / "next", tmp_path / "whole" / "final").plain
+    for name, weight in goes_on.state_dict().items():
+        assert name not in one["average"][1] or torch.equal(weight, one["average"][1][name]), name
+    assert "dense_head.weight" in one["average"][1]
 
 
 def test_it_learns(tmp_path):
