@@ -48,15 +48,24 @@ def join_riders(boxes: Sequence[tuple[Box, str]]) -> tuple[Box, ...]:
     Args:
         boxes: ``(box, label)``, where the label ``rider`` marks people on a two-wheeler.
     """
-    rest = [box for box, label in boxes if label != RIDER]
-    for rider in (box for box, label in boxes if label == RIDER):
-        shares = [_overlap(rider, box) if box.class_name == "two_wheeler" else 0.0 for box in rest]
-        if shares and max(shares) > 0.1:
-            at = int(np.argmax(shares))
-            rest[at] = _union(rider, rest[at], rest[at].attributes)
+    return joined_riders(boxes)[0]
+
+
+def joined_riders(boxes: Sequence[tuple[Box, str]]) -> tuple[tuple[Box, ...], list[int]]:
+    """`join_riders`, and for each of the given boxes the index of the one that it is, or is part of, now."""
+    order = sorted(range(len(boxes)), key=lambda index: boxes[index][1] == RIDER)  # riders last, else as given
+    joined: list[Box] = []
+    places = [0] * len(boxes)
+    for index in order:
+        box, label = boxes[index]
+        shares = [_overlap(box, other) if other.class_name == "two_wheeler" else 0.0 for other in joined]
+        if label == RIDER and shares and max(shares) > 0.1:
+            at = places[index] = int(np.argmax(shares))
+            joined[at] = _union(box, joined[at], joined[at].attributes)
         else:
-            rest.append(Box(rider.xyxy_px, "two_wheeler", attributes=rider.attributes))
-    return tuple(rest)
+            places[index] = len(joined)
+            joined.append(Box(box.xyxy_px, "two_wheeler", attributes=box.attributes) if label == RIDER else box)
+    return tuple(joined), places
 
 
 def _union(a: Box, b: Box, attributes: Mapping[str, str]) -> Box:

@@ -47,6 +47,11 @@ COLORS_32 = {
     "Wall": "40c000",
 }  # fmt: skip
 NUMBER_32 = {name: number for number, name in enumerate(COLORS_32)}
+SPOKEN_32 = (  # in the same order; what has no word of its own is not asked for
+    "animal", "archway", "bicyclist", "bridge", "building", "car", "cart or pram", "child", "pole", "fence", "lane marking",
+    "road marking", "text", "motorcycle", "", "parking block", "pedestrian", "road", "road shoulder", "pavement", "sign", "sky",
+    "pickup truck", "traffic cone", "traffic light", "train", "tree", "truck or bus", "tunnel", "vegetation", "", "wall",
+)  # fmt: skip
 DRIVABLE_32 = ("Road", "LaneMkgsDriv", "LaneMkgsNonDriv")
 BOXES_32 = {
     "car": ("Car", "SUVPickupTruck"),
@@ -130,5 +135,9 @@ def _labels_32(item: Found, image: ImageBgr, picture: np.ndarray) -> Labels:
         drivable=drivable_areas(of(*DRIVABLE_32)),
         boxes=tuple(boxes),
         masks={"semantic": classes},
-        meta={"derived": ("lanes", "drivable", "boxes"), "labelled_classes": {"boxes": tuple(BOXES_32)}},
+        meta={
+            "derived": ("lanes", "drivable", "boxes"),
+            "labelled_classes": {"boxes": tuple(BOXES_32)},
+            "semantic_classes": tuple(SPOKEN_32),
+        },
     )

@@ -1,8 +1,8 @@
 """COCO instances: ``annotations/instances_train2017.json`` beside ``train2017/``, or any COCO file beside its pictures.
 
-Boxes, polygons and run-length masks; crowd regions become ``meta["ignore_xyxy_px"]``. A kind is known when one of the file's
-``categories`` means it (`training.datasets.classes`): COCO itself labels, of all signs, only stop signs and traffic lights, which
-``meta["labelled_classes"]`` says. COCO has no polylines: lane lines can only come as masks of paint.
+Boxes, polygons and run-length masks; crowds of what has boxes here become ``meta["ignore_xyxy_px"]``. A kind is known when one of
+the file's ``categories`` means it (`training.datasets.classes`): COCO itself labels, of all signs, only stop signs and traffic
+lights, which ``meta["labelled_classes"]`` says. COCO has no polylines: lane lines can only come as masks of paint.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.types import ImageBgr
+from training.datasets.classes import meaning_of
 from training.datasets.reading import Found, Labels, SampleList, by_sequence, check_split, read_json
 from training.datasets.shapes import Shapes, decode_rle, labelled_classes
 from training.metrics.raster import fill_polygons
@@ -99,7 +100,8 @@ def _add(shapes: Shapes, annotation: dict[str, Any], name: str, size_wh: tuple[i
         x, y, w, h = annotation["bbox"]
         box = np.array([x, y, x + w, y + h]) - 0.5  # COCO counts from the picture's corner
     if annotation.get("iscrowd"):
-        if box is not None:
+        meaning = meaning_of(name)
+        if box is not None and meaning is not None and meaning.kind == "boxes":
             shapes.ignore(box)
         return
     attributes = annotation.get("attributes") or {}

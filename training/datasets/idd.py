@@ -17,7 +17,7 @@ import numpy as np
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.types import Box, ImageBgr
-from training.datasets.boxes import join_riders
+from training.datasets.boxes import joined_riders
 from training.datasets.masks import component_boxes, drivable_areas, mask_box
 from training.datasets.reading import Found, Labels, SampleList, images_below, official, read_json, read_mask, same_size
 
@@ -33,7 +33,7 @@ BOX_LABELS = {
     "car": "car", "autorickshaw": "car", "caravan": "car", "truck": "truck", "trailer": "truck", "bus": "bus",
     "motorcycle": "two_wheeler", "bicycle": "two_wheeler", "person": "pedestrian",
 }  # fmt: skip
-"""A rider is part of the two-wheeler it sits on: see `join_riders`."""
+"""A rider is part of the two-wheeler it sits on: see `joined_riders`."""
 
 
 def open_samples(path: Path, split: str = "all", guess_boxes: bool = False) -> SampleList:
@@ -111,14 +111,15 @@ def _full(path: Path, image: ImageBgr) -> Labels:
         cv2.fillPoly(instance, [polygon], number)
         if number:
             objects[-1] = (label, int((instance == number).sum()))
-    boxes = join_riders(
-        [b for n, (label, whole) in enumerate(objects, 1) if (b := _box(instance == n, label, whole)) is not None]
-    )
+    seen = {n: box for n, (label, whole) in enumerate(objects, 1) if (box := _box(instance == n, label, whole)) is not None}
+    boxes, places = joined_riders(list(seen.values()))
+    number_of = np.zeros(len(objects) + 1, np.uint16)  # of an object: its box's, 0 where it is too small for one
+    number_of[list(seen)] = np.array(places, np.uint16) + 1
     return Labels(
         ("drivable", "boxes"),
         drivable=drivable_areas(road),
         boxes=boxes,
-        masks={"instance": instance.astype(np.uint16)},
+        masks={"instance": number_of[instance]},
         meta={"derived": ("drivable", "boxes"), "labelled_classes": {"boxes": tuple(dict.fromkeys(BOX_LABELS.values()))}},
     )
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from getok_drive.errors import InputError
 from getok_drive.tokens.vocab import LANE_COLORS, LANE_TYPES, ROAD_BLOCKAGES, VISIBLE_STATES
 from getok_drive.types import Box, ImageBgr, Lane, Sign
-from training.datasets.boxes import center, clipped, join_riders, state_attributes
+from training.datasets.boxes import center, clipped, joined_riders, state_attributes
 from training.datasets.classes import Meaning, meaning_of, sign_color
 from training.datasets.lamps import UNLIT, lamp_color
 from training.datasets.masks import drivable_areas, mask_box
@@ -133,13 +133,13 @@ class Shapes:
     def labels(self, masks: bool = True, meta: Mapping[str, Any] | None = None) -> Labels:
         """What has been collected; with ``masks`` the picture ``instance`` for boxes that came as polygons or masks."""
         lanes = [*self._lanes, *(lanes_from_paint(self._paint, self._image) if self._paint is not None else ())]
-        boxes = join_riders(self._boxes)
+        boxes, places = joined_riders(self._boxes)
         pictures = {}
-        if masks and any(mask is not None for mask in self._masks) and len(boxes) == len(self._boxes):
+        if masks and any(mask is not None for mask in self._masks):
             instance = np.zeros(self._image.shape[:2], np.uint16)
-            for number, mask in enumerate(self._masks, 1):
+            for place, mask in zip(places, self._masks, strict=True):
                 if mask is not None:
-                    instance[mask] = number
+                    instance[mask] = place + 1
             pictures["instance"] = instance
         found: dict[str, Any] = {
             "left_out": dict(self._left_out),

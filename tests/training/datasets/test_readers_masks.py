@@ -7,6 +7,8 @@ import pytest
 from getok_drive.errors import ConfigError, InputError
 from training.datasets import camvid, comma10k, idd, kitti
 from training.metrics.raster import fill_polygons
+from training.object_masks import object_masks
+from training.recipes.segmentation import class_name
 
 from .minis import road_photo, write, write_json, write_text
 
@@ -128,6 +130,8 @@ def test_camvid_32(tmp_path, layout):
     assert sample.known == ("lanes", "drivable", "boxes")
     assert len(sample.lanes) == 1 and [b.class_name for b in sample.boxes] == ["car", "pedestrian"]
     assert fit(sample, (road > 0) & (car == 0)) > 0.96  # paint counts as road
+    spoken = {class_name(item, sample) for item in object_masks(sample)}
+    assert {"road", "pickup truck", "child"} <= spoken <= {"road", "pickup truck", "child", "lane marking", "sky"}
     write(tmp_path / labels / "0006R0_f00930_L.png", cv2.GaussianBlur(picture, (9, 9), 4))
     with pytest.raises(InputError, match="none of CamVid's 32 colours"):
         camvid.open_samples(tmp_path, "all")[0]
@@ -184,6 +188,7 @@ def test_idd_full(tmp_path):
     objects = [
         square("sky", 0, 0, 319, 80),
         square("road", 0, 90, 319, 89),
+        square("car", 150, 92, 3, 2),  # too small for a box
         square("car", 40, 100, 60, 40),
         square("truck", 70, 95, 80, 60),  # hides half of the car
         square("motorcycle", 200, 110, 20, 40),
@@ -203,6 +208,10 @@ def test_idd_full(tmp_path):
     assert (truck.class_name, truck.attributes["visible_state"]) == ("truck", "fully_visible")
     assert motorcycle.class_name == "two_wheeler" and motorcycle.xyxy_px[1] == 89.5  # with its rider
     assert rickshaw.class_name == "car" and rickshaw.attributes["truncated"] == "yes"
+    instance = sample.masks["instance"]  # 0 or the number of the box that the pixel belongs to, from 1
+    numbers = [int(instance[y, x]) for x, y in ((50, 120), (100, 120), (210, 100), (210, 145), (310, 110), (151, 93))]
+    assert numbers == [1, 2, 3, 3, 4, 0]  # the rider is part of the motorcycle
+    assert {item.label for item in object_masks(sample)} == {"car", "truck", "two_wheeler"}
     write_json(path, {**record, "imgWidth": 1920})
     with pytest.raises(InputError, match="made for 1920x180 px"):
         idd.open_samples(tmp_path, "val")[0]

@@ -10,6 +10,7 @@ from getok_drive.errors import ConfigError, InputError
 from training.datasets import coco, cvat, datumaro, voc
 from training.datasets.classes import meaning_of
 from training.datasets.shapes import decode_rle
+from training.object_masks import object_masks
 
 from .minis import road_photo, write, write_json, write_text
 
@@ -154,6 +155,30 @@ def test_coco(coco_root):
     assert sample.meta["license"] == "Attribution License"
     with pytest.raises(ConfigError, match="no annotation file for split 'train'"):
         coco.open_samples(coco_root, "train")
+
+
+def test_coco_masks_keep_their_boxes_where_riders_stand_alone(coco_root):
+    path = coco_root / "annotations/instances_val2017.json"
+    record = json.loads(path.read_text())
+    record["categories"].append({"id": 6, "name": "rider"})
+    block = [corners([(300, 100), (310, 100), (310, 130), (300, 130)])]
+    record["annotations"].insert(
+        0, {"id": 99, "image_id": 139, "category_id": 6, "bbox": [300, 100, 10, 30], "segmentation": block}
+    )
+    write_json(path, record)
+    sample = coco.open_samples(coco_root, "val")[0]
+    assert [box.class_name for box in sample.boxes] == ["car", "two_wheeler", "two_wheeler"]  # riders come last
+    found = {item.label: item.mask for item in object_masks(sample) if item.name == "instance:1"}
+    assert found["car"][115, 60] and not found["car"][115, 305]
+    assert sample.masks["instance"][115, 305] == 3
+
+
+def test_coco_crowds_of_other_things_hide_no_boxes(coco_root):
+    path = coco_root / "annotations/instances_val2017.json"
+    record = json.loads(path.read_text())
+    record["annotations"].append({"id": 98, "image_id": 139, "category_id": 5, "bbox": [0, 0, 320, 180], "iscrowd": 1})
+    write_json(path, record)
+    assert len(coco.open_samples(coco_root, "val")[0].meta["ignore_xyxy_px"]) == 1  # the cars', not the trees'
 
 
 def test_coco_broken(coco_root):
