@@ -106,7 +106,7 @@ class Asker:
         self._backend = bundle.open_backend(backend) if isinstance(backend, str) else backend
         self._preprocess = bundle.preprocessor()
         self._rounds = bundle.contract.tokens.offset_rounds
-        self._picture: tuple[int, Any] = (0, None)
+        self._picture: tuple[ImageBgr | None, Any] = None, None  # kept, not its id: a freed array's id is soon another picture's
 
     @cached_property
     def _segmenter(self) -> Segmenter:
@@ -120,8 +120,8 @@ class Asker:
             query: its ``segments`` are the user's turn.
         """
         start = time.perf_counter()
-        if self._picture[0] != id(image_bgr):
-            self._picture = (id(image_bgr), self._backend.encode(self._preprocess(image_bgr)[0]))
+        if self._picture[0] is not image_bgr:
+            self._picture = image_bgr, self._backend.encode(self._preprocess(image_bgr)[0])
         before, after = (self._tokenizer.encode(text, add_special_tokens=False).ids for text in query.segments)
         turn = _Turn(self._backend, self._backend.prefill(before, self._picture[1], after), self._bundle.prompt.first_token_id)
         answer = self._answer(turn, image_bgr, query)

@@ -77,6 +77,21 @@ def test_a_full_conversation_is_truncated_not_fatal(bundle):
     assert len(answer.boxes_px) > 0
 
 
+def test_every_picture_is_encoded_even_where_its_array_lies_where_another_one_lay(bundle):
+    query = _query("classification")
+    first = bundle.prompt.first_token_id
+    asker = Asker(bundle, FakeBackend(bundle.contract.model, [first + TOKEN_ID["<bus>"]] * 9, 4096))
+    encode, means = asker._backend.encode, []
+    asker._backend.encode = lambda patches: means.append(float(patches.mean())) or encode(patches)
+    picture = np.zeros((48, 64, 3), np.uint8)
+    asker.ask(picture, query)
+    asker.ask(picture, query)
+    del picture
+    asker.ask(np.full((48, 64, 3), 255, np.uint8), query)  # takes the place, and the id, of one that nobody holds
+    assert len(means) == 2
+    assert means[0] != means[1]
+
+
 def test_a_bundle_without_tokenizer_is_refused(bundle, tmp_path):
     with pytest.raises(BundleError, match=r"tokenizer\.json is missing"):
         Asker(replace(bundle, folder=tmp_path), FakeBackend(bundle.contract.model, [0]))
