@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has left, e.g. head
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output has left, e.g. head; what is still in the buffer must go nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
 
@@ -94,7 +95,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
 
@@ -156,6 +157,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         tally = _see(source, perceiver, options)
+    except BrokenPipeError:  # standard output, not a file: see main
+        raise
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error}") from error
     print(f"{tally.summary()}\nwritten to {out}", file=sys.stderr)

@@ -75,7 +75,7 @@ def open_source(text: str, exclude: Path | None = None) -> Source:
     path = Path(text)
     if text.startswith("world:"):
         return _world(text)
-    if text.isdigit() and not path.exists():
+    if _is_number(text) and not path.exists():
         return _camera(int(text))
     if path.is_dir():
         known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
@@ -92,6 +92,10 @@ def open_source(text: str, exclude: Path | None = None) -> Source:
             raise InputError(f"{text}: no file matches; quote the pattern so that the shell leaves it alone")
         return _files(files, Path(*_parts_before_magic(Path(text))))
     raise InputError(f"{text}: no such file or folder; a source is an image, folder, glob, video, camera number or world:SEED")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()  # digits of other scripts are digits, too, but not all are numbers
 
 
 def _within(file: Path, folder: Path | None) -> bool:
@@ -169,18 +173,26 @@ def _video_items(file: Path, name: str) -> Iterator[Item]:
 
 
 def _camera(number: int) -> Source:
-    capture = cv2.VideoCapture(number)
-    if not capture.isOpened():
-        capture.release()
-        raise InputError(f"camera {number} cannot be opened; check that it is connected and that no other program uses it")
+    opened = [_open_camera(number)]  # at once, so that a camera that is not there is told before a model is loaded
 
     def items() -> Iterator[Item]:
+        capture = opened.pop() if opened else _open_camera(number)
+        name, source = f"camera{number}", f"camera:{number}"
         try:
-            yield from _captured(capture, f"camera{number}", f"camera:{number}", capture.get(cv2.CAP_PROP_FPS) or 30.0, live=True)
+            yield from _captured(capture, name, source, capture.get(cv2.CAP_PROP_FPS) or 30.0, live=True)
+            yield Item(name, error=f"{source}: gives no more pictures; was it unplugged, or is it used by another program?")
         finally:
             capture.release()
 
     return Source(None, items)
+
+
+def _open_camera(number: int) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        capture.release()
+        raise InputError(f"camera {number} cannot be opened; check that it is connected and that no other program uses it")
+    return capture
 
 
 def _captured(capture: cv2.VideoCapture, name: str, source: str, fps: float, live: bool) -> Iterator[Item]:
@@ -198,7 +210,7 @@ def _captured(capture: cv2.VideoCapture, name: str, source: str, fps: float, liv
 
 def _world(text: str) -> Source:
     seed_text = text.removeprefix("world:")
-    if not seed_text.isdigit():
+    if not _is_number(seed_text):
         raise InputError(f"{text}: expected world:SEED with a whole number, such as world:7")
     world = procedural_world()
     drive = world.Drive(int(seed_text), WORLD_SIZE_WH)

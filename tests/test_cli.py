@@ -150,6 +150,19 @@ def test_a_frame_that_fails_does_not_end_the_run(run, photos, monkeypatch):
     assert len(scenes(out)) == 1
 
 
+def test_a_reader_that_leaves_is_no_error(photos, tiny_bundle, tmp_path):
+    """``getok-drive run ... --json | head -1``"""
+    command = [sys.executable, "-m", "getok_drive", "run", str(photos / "more"), "--json", "--no-overlay"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--bundle", str(tiny_bundle)],
+        stdout=writer, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("moment", ["first", "later"])
 def test_interrupting_keeps_what_is_done(run, photos, monkeypatch, moment):
     real, calls = Perceiver.run, []

@@ -1,8 +1,10 @@
 """Image files: whatever may turn up gets the right picture or a clear reason."""
 
 import contextlib
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -75,6 +77,54 @@ def test_a_jpeg_whose_preview_is_whole_but_whose_picture_is_cut_is_refused():
     assert decode_image(whole, "x").shape == (300, 400, 3)
     with pytest.raises(InputError, match="truncated"):
         decode_image(whole[:-400], "x")
+
+
+def test_what_a_phone_appends_to_a_jpeg_is_not_looked_at():
+    """Motion photos: a film after the picture, in which any two bytes occur."""
+    rng = np.random.default_rng(0)
+    data = encoded(".jpg", picture())
+    for film in (b"\xff\xda", *(rng.integers(0, 256, 200_000, dtype=np.uint8).tobytes() for _ in range(4))):
+        assert decode_image(data + film, "x").shape == (30, 40, 3)
+        with pytest.raises(InputError, match="truncated"):
+            decode_image(data[: data.index(b"\xff\xda") + 20], "x")
+
+
+def test_a_progressive_jpeg_has_many_scans():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes()
+    assert data.count(b"\xff\xda") > 2
+    assert decode_image(data, "x").shape == (60, 80, 3)
+    with pytest.raises(InputError, match="truncated"):
+        decode_image(data[: data.rindex(b"\xff\xda") + 20], "x")
+
+
+@pytest.mark.parametrize("mode", ["lossy", "lossless"])
+def test_a_small_webp_of_huge_size_is_refused_before_decoding(mode, monkeypatch):
+    quality = 1 if mode == "lossy" else 101
+    data = cv2.imencode(".webp", np.zeros((12_000, 9_000, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+    assert len(data) < 1 << 20
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match="9000x12000 px"):
+        decode_image(data, "x")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_that_claims_to_be_huge_is_refused_before_decoding(order, monkeypatch):
+    def tiff(width: int, height: int) -> bytes:
+        mark = b"II*\0" if order == "<" else b"MM\0*"
+        entries = [(256, 4, 1, width), (257, 4, 1, height)]
+        return mark + struct.pack(f"{order}IH", 8, 2) + b"".join(struct.pack(f"{order}HHII", *entry) for entry in entries)
+
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match="30000x20000 px"):
+        decode_image(tiff(30_000, 20_000), "x")
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", Path("/dev/zero"), tmp_path):  # reading the first two would never end
+        with pytest.raises(InputError, match="not a file"):
+            read_image(path)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from getok_drive.errors import InputError
+from getok_drive.ros.feed import open_feed
 from getok_drive.sources import open_source
 from tests.test_images import encoded, picture
 
@@ -55,7 +56,7 @@ def test_a_single_file_is_tried_whatever_its_name(folder):
     assert "not an image" in item.error
 
 
-@pytest.mark.parametrize("text", ["nothing/here.png", "nothing*", "world:", "world:-1", "world:x", "987654"])
+@pytest.mark.parametrize("text", ["nothing/here.png", "nothing*", "world:", "world:-1", "world:x", "world:²", "987654", "²"])
 def test_what_is_not_there_is_refused_at_once(text):
     with pytest.raises(InputError):
         open_source(text)
@@ -100,6 +101,33 @@ def test_damaged_videos(tmp_path):
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 100)
     (item,) = open_source(str(tmp_path / "junk.mp4"))
     assert "not a video" in item.error
+
+
+def test_a_camera_can_be_used_twice_and_its_end_is_told(tmp_path, monkeypatch):
+    """A video stands for the camera: OpenCV reads both alike."""
+    write_video(tmp_path / "clip.mp4", 4)
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda what: real(str(tmp_path / "clip.mp4") if what == 3 else what))
+    source = open_source("3")
+    assert source.total is None
+    for _ in range(2):  # as `open_feed` does: a first look at one picture, then all from the beginning
+        assert next(iter(source)).frame is not None
+    *frames, end = source
+    assert [item.frame.index for item in frames] == [0, 1, 2, 3] and frames[0].frame.source == "camera:3"
+    assert end.frame is None and "camera:3: gives no more pictures" in end.error
+
+    feed = open_feed("3", max_frames=2)
+    assert len(list(feed.frames())) == 2 and len(list(feed.frames())) == 2
+    again = feed.forever()
+    assert [next(again).image_bgr.shape for _ in range(5)] == [(48, 64, 3)] * 5
+
+
+def test_a_feed_that_has_run_dry_ends(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(".png", picture()))
+    pictures = open_feed(str(tmp_path)).forever()
+    assert next(pictures).image_bgr.shape == (30, 40, 3)
+    (tmp_path / "a.png").unlink()
+    assert next(pictures, None) is None
 
 
 def test_the_world_drives():

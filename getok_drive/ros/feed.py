@@ -81,9 +81,13 @@ class Feed:
     labelled: bool = False
 
     def forever(self) -> Iterator[Picture]:
-        """The pictures again and again."""
-        while True:
-            yield from self.frames()
+        """The pictures again and again, until there is none any more (files removed, camera unplugged)."""
+        shown = True
+        while shown:
+            shown = False
+            for picture in self.frames():
+                shown = True
+                yield picture
 
 
 def open_feed(text: str, width_px: int = 0, max_frames: int = 0) -> Feed:
@@ -130,7 +134,7 @@ def open_feed(text: str, width_px: int = 0, max_frames: int = 0) -> Feed:
 
 def _world(text: str, width_px: int, count: int) -> Feed:
     seed = text.removeprefix("world:")
-    if not seed.isdigit():
+    if not (seed.isascii() and seed.isdigit()):
         raise InputError(f"{text}: expected world:SEED with a whole number, such as world:7")
     world = procedural_world()
     size_wh = (width_px, 2 * round(width_px * 9 / 32))

@@ -98,10 +98,16 @@ class McapFile:
             schema_id = self._writer.register_schema(name=schema["title"], encoding="jsonschema", data=data)
             self._channels[topic] = self._writer.register_channel(topic=topic, message_encoding="json", schema_id=schema_id)
         self._last_ns = -1
+        self._offset_ns = 0  # between a source's own time and the recording's
 
     def write(self, frame: Frame, scene: Scene) -> None:
-        """Append a frame and what was seen in it. Frames without a time of their own follow one another at 10 Hz."""
-        stamp_ns = frame.stamp_ns if frame.stamp_ns > self._last_ns else self._last_ns + 100_000_000
+        """Append a frame and what was seen in it.
+
+        Frames without a time of their own follow one another at 10 Hz; a video whose time begins anew follows the one before it.
+        """
+        if frame.stamp_ns + self._offset_ns <= self._last_ns:
+            self._offset_ns = self._last_ns + 100_000_000 - frame.stamp_ns
+        stamp_ns = frame.stamp_ns + self._offset_ns
         self._last_ns = stamp_ns
         done, data = cv2.imencode(".jpg", frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, self._jpeg_quality])
         if not done:

@@ -55,6 +55,13 @@ def test_frames_without_a_time_still_follow_one_another(tmp_path):
     assert times == [0, 100_000_000, 200_000_000]
 
 
+def test_a_second_video_follows_the_first_at_its_own_pace(tmp_path):
+    record(tmp_path / "run.mcap", [0, 40_000_000, 80_000_000, 0, 20_000_000, 40_000_000])
+    with (tmp_path / "run.mcap").open("rb") as file:
+        times = sorted({message.log_time for _, _, message in reader.make_reader(file).iter_messages()})
+    assert times == [0, 40_000_000, 80_000_000, 180_000_000, 200_000_000, 220_000_000]
+
+
 def test_annotations_by_hand():
     found = image_annotations(SCENE, {"sec": 1, "nsec": 2})
     area, lane, box = found["points"]
