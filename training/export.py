@@ -2,6 +2,7 @@
 
 Weights are rounded to half precision once, and both the ONNX graphs and ``model.safetensors`` hold the rounded values: the
 backends of one bundle compute with the same numbers. The written bundle is loaded and verified before the command ends.
+``--graphs standard`` writes graphs that TensorRT compiles too (docs/tensorrt.md); a bundle may stand for the checkpoint.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
 from training.checkpoints import trained_size_wh
 from training.model import load_checkpoint, parameter_count, position_rule
+from training.onnx_builder import FORMS, Form
 from training.onnx_graphs import decoder_graph, vision_graph
 from training.visual import Pixels
 from training.vocabulary import first_token_id
@@ -51,22 +53,24 @@ WORLD_TERMS = TrainingData("procedural driving world of this repository (trainin
 def export(
     checkpoint: Path,
     out: Path,
-    name: str = "nano",
+    name: str | None = None,
     image_size_wh: tuple[int, int] | None = None,
     calibration: Mapping[str, CalibrationSpec] | None = None,
     training: Sequence[TrainingData] | None = None,
-    rounds: int = OFFSET_ROUNDS,
+    rounds: int | None = None,
+    form: Form = FORMS["fused"],
 ) -> Bundle:
     """Write a bundle.
 
     Args:
-        checkpoint: folder of `training.sft` (ordinary transformers files).
+        checkpoint: folder of `training.sft` (ordinary transformers files), or a bundle, whose settings are then the defaults.
         out: the bundle's folder; an older bundle there is replaced as a whole.
-        name: the bundle's name.
+        name: the bundle's name; by default ``nano``.
         image_size_wh: the one input size; by default that of the last training stage.
         calibration: of the confidences, by element kind; by default none.
         training: what the model was trained on; by default what the checkpoint's ``training.json`` says.
-        rounds: offset rounds that the runtime is to ask for; fewer are faster.
+        rounds: offset rounds that the runtime is to ask for; fewer are faster. By default all.
+        form: what the graphs are made of, one of `FORMS`.
 
     Returns:
         The bundle, loaded and verified.
@@ -76,8 +80,13 @@ def export(
     """
     if out.exists() and any(out.iterdir()) and not (out / CONTRACT).is_file():
         raise ConfigError(f"{out} exists and is no bundle; choose another folder or empty it")
+    told = _told_by(checkpoint)
     model, tokenizer = load_checkpoint(checkpoint)
     _check_exportable(model, checkpoint)
+    if calibration is None:
+        calibration = told.calibration if told else {}
+    if rounds is None:
+        rounds = told.tokens.decided_rounds if told else OFFSET_ROUNDS
     image_size_wh = image_size_wh or trained_size_wh(checkpoint)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -88,10 +97,10 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         fresh = Path(folder) / out.name
         fresh.mkdir()
-        _write_model(model, tokenizer, preprocessor, fresh)
+        _write_model(model, tokenizer, preprocessor, fresh, form)
         contract = Contract(
             format=FORMAT,
-            name=name,
+            name=name or (told.name if told else "nano"),
             git_commit=_git_commit(),
             tokens=TokenSpec(GRID_SIZE, OFFSET_ROUNDS, rounds, first_token_id(tokenizer), TOKENS),
             image=ImageSpec(
@@ -104,7 +113,7 @@ def export(
             ),
             prompt=_prompt(tokenizer),
             model=geometry(model, preprocessor),
-            calibration=dict(calibration or {}),
+            calibration=dict(calibration),
             training=_trained_on(checkpoint) if training is None else tuple(training),
             files={path.name: file_sha256(path) for path in sorted(fresh.iterdir())},
         )
@@ -167,10 +176,14 @@ def read_calibration(path: Path) -> dict[str, CalibrationSpec]:
 
 
 def _write_model(
-    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, preprocessor: Preprocessor, folder: Path
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    preprocessor: Preprocessor,
+    folder: Path,
+    form: Form,
 ) -> None:
-    onnx.save(vision_graph(model, preprocessor.grid_hw), str(folder / "vision.onnx"))
-    onnx.save(decoder_graph(model), str(folder / "decoder.onnx"))
+    onnx.save(vision_graph(model, preprocessor.grid_hw, form), str(folder / "vision.onnx"))
+    onnx.save(decoder_graph(model, form), str(folder / "decoder.onnx"))
     embedding = model.model.language_model.embed_tokens.weight.detach().half().numpy()
     np.save(folder / "embedding.npy", embedding, allow_pickle=False)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
@@ -200,11 +213,17 @@ def _prompt(tokenizer: PreTrainedTokenizerFast) -> PromptSpec:
     return PromptSpec(prompts.prompt_hash(), *parts)
 
 
+def _told_by(checkpoint: Path) -> Contract | None:
+    """The contract, where the checkpoint is a bundle that has not been trained further."""
+    trained = (checkpoint / "training.json").is_file() or not (checkpoint / CONTRACT).is_file()
+    return None if trained else Bundle.load(checkpoint).contract
+
+
 def _trained_on(checkpoint: Path) -> tuple[TrainingData, ...]:
     """The data sets that `training.sft` noted in the checkpoint, or a bundle's own; the driving world alone where none are."""
+    if told := _told_by(checkpoint):
+        return told.training
     path = checkpoint / "training.json"
-    if not path.is_file() and (checkpoint / CONTRACT).is_file():
-        return Bundle.load(checkpoint).contract.training
     try:
         noted = json.loads(path.read_text(encoding="utf-8")).get("training") if path.is_file() else None
         return tuple(TrainingData(str(one["name"]), str(one["terms"])) for one in noted) if noted else (WORLD_TERMS,)
@@ -228,20 +247,26 @@ def _parse_size(text: str) -> tuple[int, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="folder written by training.sft")
+    parser.add_argument("checkpoint", type=Path, help="folder written by training.sft, or a bundle to write in another form")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--name", default="nano", help="the bundle's name (default: %(default)s)")
+    parser.add_argument("--name", help="the bundle's name (default: nano, or that of the bundle read)")
     parser.add_argument("--image-size", metavar="WxH", help="the one input size (default: that of the last training stage)")
     parser.add_argument("--calibration", type=Path, help="calibration.json of training.evaluate --fit-calibration")
     parser.add_argument(
-        "--rounds", type=int, default=OFFSET_ROUNDS, metavar="N", choices=range(OFFSET_ROUNDS + 1),
-        help="offset rounds that the runtime is to ask for; fewer are faster (default: all, %(default)s)",
+        "--rounds", type=int, metavar="N", choices=range(OFFSET_ROUNDS + 1),
+        help=f"offset rounds that the runtime is to ask for; fewer are faster (default: all, {OFFSET_ROUNDS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--graphs", default="fused", choices=FORMS,
+        help="fused: for ONNX Runtime; standard: operations of the ONNX standard only, for TensorRT; standard-half: those, with "
+        "matrix products in half precision (default: %(default)s)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         size_wh = _parse_size(options.image_size) if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
-        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, rounds=options.rounds)
+        form = FORMS[options.graphs]
+        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, None, options.rounds, form)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

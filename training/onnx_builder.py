@@ -1,10 +1,12 @@
 """Operations of an ONNX graph as a model's layers need them: what `training.onnx_graphs` writes its graphs with.
 
-Weights are stored in half precision and computed with in single precision.
+Weights are stored in half precision. In what precision they are computed with, and from which operations a graph may be
+made, is its `Form`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,33 @@ IR_VERSION = 9
 FUSED = "com.microsoft"  # ONNX Runtime's own operations
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a graph is made of.
+
+    Precision is part of the graph, as explicit casts: strongly typed compilers (TensorRT 11, TensorRT for RTX) know no other
+    way, and older ones build the same network from it.
+
+    Attributes:
+        standard: only operations of the ONNX standard, for TensorRT and other engines; else ONNX Runtime's own as well.
+        half: matrix products, convolutions and the cache in half precision; sums, norms, softmax and logits stay single.
+    """
+
+    standard: bool
+    half: bool = False
+
+
+FORMS = {"fused": Form(standard=False), "standard": Form(standard=True), "standard-half": Form(standard=True, half=True)}
+
+
 class Graph:
     """A graph under construction; every method adds operations and returns the name of their result."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: Form = FORMS["fused"]) -> None:
+        self.form = form
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self._narrowed: dict[str, str] = {}
 
     def op(self, kind: str, *inputs: str, outputs: tuple[str, ...] = (), domain: str = "", **attributes: Any) -> str:
         """Add one operation; returns its first output."""
@@ -43,16 +66,54 @@ class Graph:
         return name
 
     def weight(self, name: str, value: Tensor) -> str:
-        """A weight stored in half precision; ONNX Runtime widens it once, when it loads the graph."""
+        """A weight stored in half precision and computed with in single; ONNX Runtime widens it once, when it loads the graph."""
+        return self.op("Cast", self._stored(name, value), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
+
+    def factor(self, name: str, value: Tensor) -> str:
+        """A weight for `product`."""
+        if not self.form.half:
+            return self.weight(name, value)
+        return self.mark_narrow(self._stored(name, value))
+
+    def _stored(self, name: str, value: Tensor) -> str:
         half = value.detach().to(torch.float16).cpu().numpy()
         if not np.isfinite(half).all():
             raise ConfigError(f"export: weight {name} does not fit into half precision; the model has diverged")
-        return self.op("Cast", self.constant(name, half, np.float16), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
+        return self.constant(name, half, np.float16)
+
+    def narrow(self, x: str) -> str:
+        """``x`` as a factor of a product in the form's precision: half, or as it is."""
+        if not self.form.half:
+            return x
+        if x not in self._narrowed:
+            self._narrowed[x] = self.mark_narrow(self.op("Cast", x, to=TensorProto.FLOAT16))
+        return self._narrowed[x]
+
+    def mark_narrow(self, x: str) -> str:
+        """Say that ``x`` has the precision of a factor already; returns it."""
+        self._narrowed[x] = x
+        return x
+
+    def product(self, a: str, b: str, kind: str = "MatMul", **attributes: Any) -> str:
+        """Matrix product or convolution in the form's precision; the result is single."""
+        y = self.op(kind, self.narrow(a), self.narrow(b), **attributes)
+        return self.op("Cast", y, to=TensorProto.FLOAT) if self.form.half else y
 
     def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
         """``x @ weight.T + bias``."""
-        y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
+        y = self.product(x, self.factor(f"{name}.weight", weight.T))
         return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+
+    def rotate(self, x: str, cos: str, sin: str, half_turn: str) -> str:
+        """Rotary embedding of ``x (T, heads, head_dim)`` by angles ``(T, 1, head_dim)``; see `half_turn`."""
+        straight = self.op("Mul", x, cos)
+        return self.op("Add", straight, self.op("Mul", self.product(x, half_turn), sin))
+
+    def scores(self, query: str, turned_key: str, scale: str) -> str:
+        """Attention before the softmax: ``query @ turned_key * scale``; scaled first where large products would overflow."""
+        if self.form.half:
+            return self.product(self.op("Mul", query, scale), turned_key)
+        return self.op("Mul", self.product(query, turned_key), scale)
 
     def gelu(self, x: str) -> str:
         """``x / 2 * (1 + erf(x / sqrt(2)))``."""
@@ -95,7 +156,7 @@ class Graph:
 
         def conv(x: str, name: str, source: nn.Conv2d, norm: nn.LayerNorm) -> str:
             pads, strides = [source.padding[0]] * 4, list(source.stride)
-            y = self.op("Conv", x, self.weight(f"{name}.weight", source.weight), pads=pads, strides=strides)
+            y = self.product(x, self.factor(f"{name}.weight", source.weight), kind="Conv", pads=pads, strides=strides)
             return self.channel_norm(y, f"{name}.norm", norm)
 
         for index, stage in enumerate(stem.stages):
@@ -114,8 +175,14 @@ class Graph:
     def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """The finished, checked model."""
         graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
+        opsets = [helper.make_opsetid("", OPSET)] + [helper.make_opsetid(FUSED, 1)] * (not self.form.standard)
         model = helper.make_model(graph, opset_imports=opsets, producer_name="getok-drive")
         model.ir_version = IR_VERSION
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def half_turn(head_dim: int) -> npt.NDArray[np.float32]:
+    """Matrix ``R`` with ``x @ R = (-second half of x, first half of x)``: rotary embedding without slicing."""
+    half = np.eye(head_dim // 2, dtype=np.float32)
+    return np.block([[np.zeros_like(half), half], [-half, np.zeros_like(half)]])

@@ -1,9 +1,9 @@
 """The two ONNX graphs of a bundle, written operation by operation from a model's weights.
 
-They compute what transformers' Qwen2.5-VL computes (tests compare them) in a form that ONNX Runtime runs fast on a CPU:
-everything that follows from the one image size (window order, rotary angles, window masks) is a constant, and batch size is
-one. The decoder's attention is ONNX Runtime's ``GroupQueryAttention``, which writes new keys and values into the buffers
-that hold the old ones: the cache is never copied, and from step to step nothing but the new token's embedding changes.
+They compute what transformers' Qwen2.5-VL computes (tests compare them): everything that follows from the one image size
+(window order, rotary angles, window masks) is a constant, and batch size is one. `FORMS` names what they may be made of: the
+form ``fused``, which ONNX Runtime runs fast on a CPU, or standard operations only, which TensorRT compiles (docs/tensorrt.md).
+The forms differ in the decoder's attention (`training.onnx_attention`) and in precision, and in nothing else.
 
 Source: Qwen2.5-VL (arXiv 2502.13923); rotary embedding in its multimodal form: Qwen2-VL (arXiv 2409.12191), section 2.1.
 """
@@ -11,7 +11,6 @@ Source: Qwen2.5-VL (arXiv 2502.13923); rotary embedding in its multimodal form: 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper
@@ -20,14 +19,17 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from getok_drive.errors import ConfigError
 from getok_drive.runtime.stem import StemmedTower
-from training.onnx_builder import FUSED, Graph
+from training.onnx_attention import Attention, FusedAttention, StandardAttention
+from training.onnx_builder import FORMS, Form, Graph, half_turn
 
 
 def _float(name: str, *shape: int | str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, int]) -> onnx.ModelProto:
+def vision_graph(
+    model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, int], form: Form = FORMS["fused"]
+) -> onnx.ModelProto:
     """Patches of one image in, merged visual tokens out.
 
     Input ``pixel_values (patches, patch_dim)``, output ``visual (patches / merge**2, text_hidden)``, both float32.
@@ -35,13 +37,14 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
     Args:
         model: the model whose vision tower is taken.
         grid_hw: patches along the height and the width of the one image size.
+        form: what the graph may be made of; here only its precision matters.
     """
     tower = model.model.visual
     config = tower.config
     hidden_dim, heads = config.hidden_size, config.num_heads
     head_dim, count = hidden_dim // heads, grid_hw[0] * grid_hw[1]
     grid_thw = torch.tensor([[1, *grid_hw]])
-    graph = Graph()
+    graph = Graph(form)
 
     window_order, window_ends = get_vision_window_index(
         grid_thw, spatial_merge_size=tower.spatial_merge_size, window_size=tower.window_size, patch_size=tower.patch_size
@@ -53,7 +56,7 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
     angles_cos, angles_sin = tower.rotary_pos_emb(torch.zeros(1), get_vision_position_ids(grid_thw, tower.spatial_merge_size))
     cos = graph.constant("rotary.cos", angles_cos[patch_order][:, None].numpy(), np.float32)
     sin = graph.constant("rotary.sin", angles_sin[patch_order][:, None].numpy(), np.float32)
-    rotation = graph.constant("rotary.half_turn", _half_turn(head_dim), np.float32)
+    rotation = graph.constant("rotary.half_turn", half_turn(head_dim), np.float32)
     scale = graph.constant("scale", head_dim**-0.5, np.float32)
     heads_shape = graph.constant("heads_shape", [count, heads, head_dim], np.int64)
     two_heads_shape = graph.constant("two_heads_shape", [count, 2 * heads, head_dim], np.int64)
@@ -78,15 +81,14 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
         query_key, value = f"{name}.query_key", f"{name}.value"
         graph.op("Split", qkv, two_and_one, outputs=(query_key, value), axis=-1)
         turned = graph.op("Reshape", query_key, two_heads_shape)
-        straight, crossed = graph.op("Mul", turned, cos), graph.op("Mul", graph.op("MatMul", turned, rotation), sin)
-        turned = graph.op("Transpose", graph.op("Add", straight, crossed), perm=[1, 0, 2])
+        turned = graph.op("Transpose", graph.rotate(turned, cos, sin, rotation), perm=[1, 0, 2])
         query, key = f"{name}.query", f"{name}.key"
         graph.op("Split", turned, outputs=(query, key), axis=0, num_outputs=2)
         value = graph.op("Transpose", graph.op("Reshape", value, heads_shape), perm=[1, 0, 2])
-        scores = graph.op("Mul", graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 2, 1])), scale)
+        scores = graph.scores(query, graph.op("Transpose", key, perm=[0, 2, 1]), scale)
         if index not in tower.fullatt_block_indexes:
             scores = graph.op("Add", scores, mask)
-        mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), value)
+        mixed = graph.product(graph.op("Softmax", scores, axis=-1), value)
         mixed = graph.op("Reshape", graph.op("Transpose", mixed, perm=[1, 0, 2]), flat_shape)
         x = graph.op("Add", x, graph.linear(mixed, f"{name}.proj", block.attn.proj.weight, block.attn.proj.bias))
         x = graph.op("Add", x, graph.gated_mlp(graph.rms_norm(x, f"{name}.norm2", block.norm2), f"{name}.mlp", block.mlp))
@@ -106,20 +108,20 @@ def vision_graph(model: Qwen2_5_VLForConditionalGeneration, grid_hw: tuple[int, 
     )
 
 
-def _half_turn(head_dim: int) -> npt.NDArray[np.float32]:
-    """Matrix ``R`` with ``x @ R = (-second half of x, first half of x)``: rotary embedding without slicing."""
-    half = np.eye(head_dim // 2, dtype=np.float32)
-    return np.block([[np.zeros_like(half), half], [-half, np.zeros_like(half)]])
-
-
-def decoder_graph(model: Qwen2_5_VLForConditionalGeneration) -> onnx.ModelProto:
+def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS["fused"]) -> onnx.ModelProto:
     """One pass of the language model over T new positions; prefill and single steps alike.
 
-    Inputs: ``inputs_embeds (1, T, hidden)`` float32; ``cached (1,)`` and ``total (1,)`` int32, which hold ``S + T - 1`` and
-    ``S + T`` for S cached positions; ``cos`` and ``sin`` ``(capacity, head_dim / 2)``, the rotary angles by place in the cache
-    (`getok_drive.runtime.backend.Rotary`); ``key_i`` and ``value_i`` ``(1, kv_heads, capacity, head_dim)`` of layer i.
-    Outputs: ``logits (1, 1, vocab)`` of the last new position; ``new_key_i`` and ``new_value_i``, which must be bound to the
-    very buffers of ``key_i`` and ``value_i``.
+    Inputs: ``inputs_embeds (1, T, hidden)`` float32; ``total (1,)`` int32, which holds ``S + T`` for S cached positions, and
+    in the fused form ``cached (1,)`` int32, ``S + T - 1``; ``cos`` and ``sin`` ``(capacity, head_dim / 2)``, the rotary angles
+    by place in the cache (`getok_drive.runtime.backend.Rotary`); ``key_i`` and ``value_i`` ``(1, kv_heads, capacity,
+    head_dim)`` of layer i, float32, or float16 in a half form.
+    Outputs: ``logits (1, 1, vocab)`` float32 of the last new position; ``new_key_i`` and ``new_value_i``, the caches with the
+    new positions. With ONNX Runtime they are bound to the very buffers of ``key_i`` and ``value_i``, which the fused form
+    requires; elsewhere the standard form may write into a second set of buffers, to be swapped after each pass.
+
+    Args:
+        model: the model whose language model is taken.
+        form: what the graph may be made of.
     """
     text = model.model.language_model
     config = text.config
@@ -127,15 +129,13 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration) -> onnx.ModelProto:
         raise ConfigError("export: sliding-window attention in the language model is not supported")
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     head_dim = config.hidden_size // heads
-    graph = Graph()
-    inputs = [
-        _float("inputs_embeds", 1, "T", config.hidden_size),
-        helper.make_tensor_value_info("cached", TensorProto.INT32, [1]),
-        helper.make_tensor_value_info("total", TensorProto.INT32, [1]),
-        _float("cos", "capacity", head_dim // 2),
-        _float("sin", "capacity", head_dim // 2),
-    ]
+    graph = Graph(form)
+    attend: Attention = (StandardAttention if form.standard else FusedAttention)(graph, heads, kv_heads, head_dim)
+    counts = [helper.make_tensor_value_info(name, TensorProto.INT32, [1]) for name in attend.counts]
+    angles = [_float(name, "capacity", head_dim // 2) for name in ("cos", "sin")]
+    inputs = [_float("inputs_embeds", 1, "T", config.hidden_size), *counts, *angles]
     outputs = [_float("logits", 1, 1, config.vocab_size)]
+    cache_type = TensorProto.FLOAT16 if form.half else TensorProto.FLOAT
     x = "inputs_embeds"
     for index, layer in enumerate(text.layers):
         name, attention = f"layers.{index}", layer.self_attn
@@ -146,21 +146,17 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration) -> onnx.ModelProto:
             torch.cat([part.weight for part in parts]),
             torch.cat([part.bias for part in parts]),
         )
-        key, value = f"key_{index}", f"value_{index}"
-        mixed = graph.op(
-            "GroupQueryAttention", qkv, "", "", key, value, "cached", "total", "cos", "sin",
-            outputs=(f"{name}.attention", f"new_{key}", f"new_{value}"), domain=FUSED,
-            num_heads=heads, kv_num_heads=kv_heads, scale=head_dim**-0.5, do_rotary=1, rotary_interleaved=0,
-        )  # fmt: skip
+        mixed = attend(qkv, index)
         x = graph.op("Add", x, graph.linear(mixed, f"{name}.output", attention.o_proj.weight))
         x = graph.op(
             "Add",
             x,
             graph.gated_mlp(graph.rms_norm(x, f"{name}.norm2", layer.post_attention_layernorm), f"{name}.mlp", layer.mlp),
         )
-        for cache in (key, value):
-            inputs.append(_float(cache, 1, kv_heads, "capacity", head_dim))
-            outputs.append(_float(f"new_{cache}", 1, kv_heads, "capacity", head_dim))
+        for cache in (f"key_{index}", f"value_{index}"):
+            shape = (1, kv_heads, "capacity", head_dim)
+            inputs.append(helper.make_tensor_value_info(cache, cache_type, shape))
+            outputs.append(helper.make_tensor_value_info(f"new_{cache}", cache_type, shape))
     last = graph.op("Gather", x, graph.constant("last", [-1], np.int64), axis=1)
     head = graph.weight("lm_head.weight", model.lm_head.weight.T)
     graph.op("MatMul", graph.rms_norm(last, "norm", text.norm), head, outputs=("logits",))

@@ -87,8 +87,12 @@ class OnnxBackend:
         self._cached, self._total = np.zeros(1, np.int32), np.zeros(1, np.int32)
         self._logits: FloatArray = np.zeros((1, 1, geometry.vocab_size), np.float32)
         self._answer: FloatArray = self._logits[0, 0]
+        inputs = {node.name: node.type for node in self._decoder.get_inputs()}
+        steering = {"cached": self._cached, "total": self._total, "cos": self._cos, "sin": self._sin}
+        self._steering = {name: array for name, array in steering.items() if name in inputs}  # a standard graph takes no cached
         shape = (1, geometry.kv_heads, capacity, geometry.head_dim)
-        self._cache = {f"{kind}_{i}": np.zeros(shape, np.float32) for i in range(geometry.layers) for kind in ("key", "value")}
+        dtype = np.float16 if inputs["key_0"] == "tensor(float16)" else np.float32
+        self._cache = {f"{kind}_{i}": np.zeros(shape, dtype) for i in range(geometry.layers) for kind in ("key", "value")}
 
         self._vision_binding = self._vision.io_binding()
         _bind_input(self._vision_binding, "pixel_values", self._pixels)
@@ -102,7 +106,7 @@ class OnnxBackend:
         embeddings: FloatArray = np.zeros((1, count, self._geometry.hidden_size), np.float32)
         binding = self._decoder.io_binding()
         _bind_input(binding, "inputs_embeds", embeddings)
-        for name, array in (("cached", self._cached), ("total", self._total), ("cos", self._cos), ("sin", self._sin)):
+        for name, array in self._steering.items():
             _bind_input(binding, name, array)
         _bind_output(binding, "logits", self._logits)
         for name, array in self._cache.items():
