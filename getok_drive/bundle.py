@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -292,7 +293,7 @@ def built_in() -> tuple[str, ...]:
 def _find(where: str | Path) -> Path:
     if isinstance(where, str) and where in built_in():
         return BUILT_IN / where
-    folder = Path(where)
+    folder = Path(os.path.expanduser(where))  # noqa: PTH111 (a parameter file is read by no shell; this never raises)
     if not folder.is_dir():
         names = ", ".join(built_in()) or "none"
         raise BundleError(f"no bundle {str(where)!r}: neither a folder nor the name of a built-in bundle ({names})")

@@ -3,8 +3,11 @@
 Starts the perception node and drives it to active; a camera source, RViz and a recorder on request. ``-s`` lists all arguments.
 """
 
+import copy
+import tempfile
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
@@ -48,11 +51,37 @@ ARGUMENTS = (
 FLAGS = ("ground_truth", "rviz", "record_images", "autostart", "use_sim_time")
 
 
+def rviz_config(cameras, ground_frame):
+    """The shipped RViz configuration, or a copy made for several cameras or another ground frame."""
+    shipped = CONFIG / "perception.rviz"
+    if len(cameras) == 1 and ground_frame in ("", "base_link"):
+        return str(shipped)
+    config = yaml.safe_load(shipped.read_text())
+    manager = config["Visualization Manager"]
+    displays = []
+    for display in manager["Displays"]:
+        if len(cameras) == 1 or "Topic" not in display:
+            displays.append(display)
+            continue
+        for camera in cameras:  # as the node names its outputs: perception_node/CAMERA/...
+            one = copy.deepcopy(display)
+            one["Name"] = f"{display['Name']} {camera}"
+            one["Topic"]["Value"] = display["Topic"]["Value"].replace("perception_node/", f"perception_node/{camera}/")
+            displays.append(one)
+    manager["Displays"] = displays
+    manager["Global Options"]["Fixed Frame"] = ground_frame or manager["Global Options"]["Fixed Frame"]
+    with tempfile.NamedTemporaryFile("w", prefix="getok_drive_", suffix=".rviz", delete=False) as file:
+        yaml.safe_dump(config, file, sort_keys=False)
+    return file.name
+
+
 def launch_setup(context):
     """The actions for the given arguments."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     yes = {name: value[name].lower() in ("true", "1", "yes") for name in FLAGS}
     cameras = [name.strip() for name in value["cameras"].split(",") if name.strip()]
+    if not cameras:
+        raise ValueError("cameras:= names no camera; leave it out, or give names separated by commas")
     calibration = value["calibration"]
     profile = str(CONFIG / "fastdds_large_images.xml")
     actions = [
@@ -122,7 +151,7 @@ def launch_setup(context):
                 executable="rviz2",
                 name="rviz2",
                 namespace=value["namespace"],
-                arguments=["-d", str(CONFIG / "perception.rviz")],
+                arguments=["-d", rviz_config(cameras, value["ground_frame"])],
                 parameters=[{"use_sim_time": yes["use_sim_time"]}],
             )
         )

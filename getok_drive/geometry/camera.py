@@ -143,6 +143,28 @@ class CameraModel:
         resize = np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]])
         return CameraModel(size_wh, resize @ self.K, self.D, self.model)
 
+    def windowed(self, offset_px: tuple[int, int], size_wh: tuple[int, int], binning: tuple[int, int] = (1, 1)) -> CameraModel:
+        """The same camera delivering a window of the image, in which blocks of ``binning`` (x, y) pixels became one.
+
+        Args:
+            offset_px: the window's first pixel (x, y), in unbinned pixels.
+            size_wh: of the window, in unbinned pixels.
+            binning: 1 or more.
+
+        Raises:
+            CalibrationError: the window is not inside the image.
+        """
+        (x, y), (width, height), (bx, by) = offset_px, size_wh, binning
+        inside = x >= 0 and y >= 0 and 0 < x + width <= self.size_wh[0] and 0 < y + height <= self.size_wh[1]
+        if not inside or width < bx or height < by or min(binning) < 1:
+            raise CalibrationError(
+                f"camera: a window of {width}x{height} px at ({x}, {y}), binned {bx}x{by}, does not fit into the image of "
+                f"{self.size_wh[0]}x{self.size_wh[1]} px"
+            )
+        # u' + 0.5 = (u + 0.5 - x) / bx, because integer coordinates are pixel centres.
+        move = np.array([[1 / bx, 0, (0.5 - x) / bx - 0.5], [0, 1 / by, (0.5 - y) / by - 0.5], [0, 0, 1]])
+        return CameraModel((width // bx, height // by), move @ self.K, self.D, self.model)
+
     def project(self, points_cam_m: npt.ArrayLike) -> Float64Array:
         """``(N, 3)`` points of the optical frame as ``(N, 2)`` pixels; NaN for points not in front of the camera."""
         points = np.asarray(points_cam_m, dtype=np.float64)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from getok_drive.errors import CalibrationError
 from getok_drive.geometry.camera import SE3, CameraModel, Float64Array
 
+_PIECES = 32  # that the longer side of an image is cut into where a lens bends its lines
+_WIDEST = 10.0  # tangent of the angle to the optical axis (84 degrees) up to which a pixel's line of sight is trusted
 _LEAST_SLOPE = 1e-4  # rays flatter than this (rad, about) never count as meeting the ground
 
 
@@ -47,16 +49,47 @@ class GroundProjector:
         out[hits] = self._meet(rays[hits])
         return out
 
-    def polygon(self, polygon_px: npt.ArrayLike) -> Float64Array:
+    def polygon(self, polygon_px: npt.ArrayLike, *, exact: bool = False) -> Float64Array:
         """A polygon ``(N, 2)`` in pixels as the polygon ``(M, 3)`` on the ground, cut off at the horizon and at the range.
 
         Empty ``(0, 3)`` when nothing is left. Vertices where the lens distortion has no inverse are left out first.
+
+        Args:
+            polygon_px: the polygon.
+            exact: follow edges that the lens bends by more points; else the ground points of the vertices are joined by lines.
         """
+        if exact and self.camera.D.any():
+            polygon_px = _subdivided(np.asarray(polygon_px, dtype=np.float64), max(self.camera.size_wh) / _PIECES)
         rays = self._rays(polygon_px)
         rays = rays[np.isfinite(rays).all(axis=1)]
         for normal in self._limits():
             rays = _clip(rays, normal)
         return self._meet(rays) if len(rays) >= 3 else np.zeros((0, 3))
+
+    def view(self) -> Float64Array:
+        """The ground that the image shows within range, ``(M, 3)``; ``(0, 3)`` when there is none.
+
+        Where the image's border has no line of sight (the corners of a fisheye's), the view ends at the last pixel that has one
+        on the way to the border.
+        """
+        width, height = self.camera.size_wh
+        corners = np.array([(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)], dtype=np.float64)
+        if not self.camera.D.any():
+            return self.polygon(corners)
+        border = _subdivided(corners, max(width, height) / _PIECES)
+        lost = ~self._sees(border)
+        if lost.any():
+            centre = self.camera.K[:2, 2]
+            shares = np.linspace(1.0, 0.0, _PIECES, endpoint=False)
+            inwards = centre + shares[:, None, None] * (border[lost] - centre)
+            seen = self._sees(inwards.reshape(-1, 2)).reshape(inwards.shape[:2])
+            border[lost] = inwards[seen.argmax(axis=0), np.arange(lost.sum())]
+        return self.polygon(border)
+
+    def _sees(self, uv_px: Float64Array) -> npt.NDArray[np.bool_]:
+        rays = self.camera.rays(uv_px)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.hypot(rays[:, 0], rays[:, 1]) < _WIDEST)
 
     def directions(self, uv_px: npt.ArrayLike) -> Float64Array:
         """``(N, 2)`` pixels as ``(N, 3)`` unit vectors of the optical frame; NaN where the distortion has no inverse."""
@@ -85,6 +118,15 @@ class GroundProjector:
         points = origin + rays * (-origin[2] / rays[:, 2])[:, None]
         points[:, 2] = 0.0
         return np.asarray(points, dtype=np.float64)
+
+
+def _subdivided(polygon_px: Float64Array, step_px: float) -> Float64Array:
+    """The same polygon with vertices at most ``step_px`` apart."""
+    parts = []
+    for start, stop in zip(polygon_px, np.roll(polygon_px, -1, axis=0), strict=True):
+        count = max(int(np.ceil(np.hypot(*(stop - start)) / step_px)), 1)
+        parts.append(start + np.linspace(0.0, 1.0, count, endpoint=False)[:, None] * (stop - start))
+    return np.concatenate(parts)
 
 
 def _clip(rays: Float64Array, normal: Float64Array) -> Float64Array:

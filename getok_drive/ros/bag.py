@@ -62,6 +62,21 @@ def open_bag(path: Path) -> Any:
     return reader
 
 
+def read_messages(reader: Any, connections: Sequence[Any]) -> Iterator[tuple[Any, int, Any]]:
+    """Connection, time of recording (ns) and serialised message, in the order of recording.
+
+    Raises:
+        InputError: the bag is damaged; says after how many messages.
+    """
+    count = 0
+    try:
+        for item in reader.messages(connections) if connections else ():  # rosbags reads no filter as everything
+            yield item
+            count += 1
+    except Exception as error:  # see open_bag; what the consumer raises does not come here
+        raise InputError(f"the bag is damaged after {count} messages: {error}; try mcap recover, or ros2 bag reindex") from error
+
+
 def cameras_of(connections: Sequence[Any], topics: Sequence[str] = ()) -> dict[str, tuple[str, str, bool]]:
     """Cameras in a bag: name -> (image topic, info topic, compressed); a raw topic is preferred to its compressed twin.
 
@@ -83,8 +98,9 @@ def cameras_of(connections: Sequence[Any], topics: Sequence[str] = ()) -> dict[s
     for topic in sorted(wanted):
         base = topic.removesuffix("/compressed")
         folder = base.rsplit("/", 1)[0]
-        name = "".join(c if c.isalnum() else "_" for c in folder.strip("/")) or base.strip("/").replace("/", "_")
+        name = "".join(c if c.isascii() and c.isalnum() else "_" for c in folder.strip("/")) or base.strip("/").replace("/", "_")
         name = name if name not in cameras else topic.strip("/").replace("/", "_")
+        name = f"camera_{name}" if name[0].isdigit() else name  # it becomes part of topic names
         cameras[name] = (topic, f"{folder}/camera_info", found[topic])
     return cameras
 

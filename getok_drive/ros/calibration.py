@@ -44,19 +44,24 @@ class Calibration:
 def camera_from_info(info: Any) -> CameraModel | None:
     """The camera model in a CameraInfo message; None when the driver publishes an uncalibrated one (K all zero).
 
+    Binning and region of interest are as REP 104 has them: the message describes the whole sensor, ``roi`` the part that is
+    sent, in unbinned pixels. A ``roi`` without a size is the whole image.
+
     Raises:
-        CalibrationError: A value is NaN, infinite or impossible, or the image is binned or cropped.
+        CalibrationError: A value is NaN, infinite or impossible.
     """
     k = [float(v) for v in getattr(info, "k", getattr(info, "K", ()))]  # rosbags names the field K
     d = [float(v) for v in getattr(info, "d", getattr(info, "D", ()))]
     if not any(k):  # NaN counts as true: it goes on and is refused
         return None
-    if info.binning_x > 1 or info.binning_y > 1 or info.roi.width or info.roi.height:
-        raise CalibrationError(
-            "camera_info: binning and region of interest are not supported; publish camera_info of the sent image"
-        )
     model = str(info.distortion_model) or "plumb_bob"
-    return CameraModel((int(info.width), int(info.height)), k, d, "equidistant" if model == "fisheye" else model)  # type: ignore[arg-type]
+    camera = CameraModel((int(info.width), int(info.height)), k, d, "equidistant" if model == "fisheye" else model)  # type: ignore[arg-type]
+    binning = max(int(info.binning_x), 1), max(int(info.binning_y), 1)  # 0 means 1
+    offset_px = int(info.roi.x_offset), int(info.roi.y_offset)
+    window_wh = int(info.roi.width) or camera.size_wh[0] - offset_px[0], int(info.roi.height) or camera.size_wh[1] - offset_px[1]
+    if binning == (1, 1) and window_wh == camera.size_wh:
+        return camera
+    return camera.windowed(offset_px, window_wh, binning)
 
 
 def load_calibration(path: str | Path, names: tuple[str, ...]) -> Calibration:
@@ -88,7 +93,7 @@ def load_calibration(path: str | Path, names: tuple[str, ...]) -> Calibration:
             continue
         try:
             found[name] = _camera_entry(content["cameras"][name])
-        except (CalibrationError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, CalibrationError, KeyError, TypeError, ValueError) as error:  # a word where a mapping should be
             raise CalibrationError(
                 f"{path}: cameras.{name}: {error if not isinstance(error, KeyError) else f'{error} is missing'}"
             ) from error

@@ -75,13 +75,13 @@ class CameraIntake:
         self._projector: GroundProjector | None = None
         self._projector_key: tuple[Any, ...] = ()
 
-    def unpack(self, data: bytes, params: NodeParams, now_ns: int) -> Capture:
+    def unpack(self, data: bytes, params: NodeParams, now_ns: int | None) -> Capture:
         """Serialised message to checked frame.
 
         Args:
             data: one serialised message of the camera's type.
             params: limits in force.
-            now_ns: the node's clock.
+            now_ns: the node's clock; None: there is none to compare stamps with.
 
         Raises:
             FrameRejected: ``malformed_message``, ``stamp_zero``, ``stamp_future``, ``stamp_backwards``, ``stamp_repeated``,
@@ -145,7 +145,8 @@ class CameraIntake:
         try:
             info = deserialize_message(data, CameraInfo)
             # repr, because NaN is not equal to itself and must not look like news with every message
-            key = (info.width, info.height, info.distortion_model, repr(info.k), repr(info.d), info.binning_x, repr(info.roi))
+            binning = info.binning_x, info.binning_y
+            key = (info.width, info.height, info.distortion_model, repr(info.k), repr(info.d), binning, repr(info.roi))
             if key == self._info_key:
                 return
             self._info_key = key
@@ -155,9 +156,9 @@ class CameraIntake:
         except Exception as error:  # whatever rclpy raises for bytes from outside
             self.health.rejected("camera_info_malformed", f"{self.info_topic}: message cannot be read: {error}", is_frame=False)
 
-    def _check_stamp(self, stamp: int, params: NodeParams, now_ns: int) -> None:
+    def _check_stamp(self, stamp: int, params: NodeParams, now_ns: int | None) -> None:
         """Refuses frames whose capture time cannot be right; a clock that jumps back costs one frame, not all that follow."""
-        last, age_s = self._last_stamp_ns, (now_ns - stamp) / 1e9
+        last, age_s = self._last_stamp_ns, 0.0 if now_ns is None else (now_ns - stamp) / 1e9
         if stamp == 0:
             raise FrameRejected("stamp_zero", f"{self.image_topic}: header.stamp is zero; the driver must set the capture time")
         if age_s < -params.future_tolerance_s:

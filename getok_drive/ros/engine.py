@@ -13,6 +13,7 @@ from getok_drive.runtime.decoding import Budget
 from getok_drive.tokens.vocab import BOX_CLASSES, SIGN_CLASSES
 from getok_drive.types import Frame, Scene
 
+_NOTHING = "no bundle loaded"
 # The node names kinds as the fields of a scene are named, the decoder as the elements' tokens are.
 _TOKEN_KIND = {"lanes": "lane", "drivable": "drivable", "boxes": "box", "signs": "sign"}
 
@@ -84,7 +85,8 @@ class Engine:
     def __init__(self) -> None:
         self._perceiver: Perceiver | None = None
         self._lock = threading.Lock()  # held while a frame runs and while perceivers are exchanged
-        self.progress = "no bundle loaded"
+        self._unloads = 0  # so far; a load that one of them overtook has nobody to load for
+        self.progress = _NOTHING
         self.bundle_name = self.bundle_sha256 = self.backend = ""
 
     def load(self, bundle: str, backend: str, threads: int = 0, stop: Callable[[], bool] = lambda: False) -> None:
@@ -93,7 +95,7 @@ class Engine:
         Raises:
             GetokError: As `Perceiver` raises it; also when ``stop`` turned true meanwhile.
         """
-        before = self.progress
+        before, unloads = self.progress, self._unloads
         try:
             self.progress = f"loading bundle {bundle!r}: reading and verifying"
             fresh = Perceiver(bundle, backend=backend, threads=threads)
@@ -102,9 +104,12 @@ class Engine:
             if stop():
                 raise BackendError("loading was given up: the node shuts down")
         except BaseException:
-            self.progress = before
+            self.progress = before if self._unloads == unloads else _NOTHING
             raise
         with self._lock:
+            if self._unloads != unloads:
+                self.progress = _NOTHING
+                raise BackendError("loading was given up: the node was cleaned up meanwhile")
             self._perceiver = fresh
             self.backend = backend
             self.bundle_name, self.bundle_sha256 = fresh.bundle.name, fresh.bundle.sha256
@@ -129,5 +134,6 @@ class Engine:
         """Frees the perceiver."""
         with self._lock:
             self._perceiver = None
-            self.progress = "no bundle loaded"
+            self._unloads += 1
+            self.progress = _NOTHING
             self.bundle_name = self.bundle_sha256 = self.backend = ""

@@ -12,6 +12,7 @@ from getok_drive.ros.params import NodeParams
 from getok_drive.types import Scene
 
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
+_FARTHEST = 32_000  # cells from the origin; OpenCV counts in 32 bits, 16 of them below the cell
 _OBSTACLE_DEPTH_M = 1.0  # one image shows only the near side of an obstacle; this much behind it is marked as well
 
 
@@ -47,13 +48,11 @@ def grid_cells(scene: Scene, context: Context, params: NodeParams) -> npt.NDArra
             return
         # Cell centres lie half a cell from the origin; cv2 takes fixed-point coordinates with 4 fractional bits.
         xy = (points_m[:, :2] + (0.0, rows * params.grid_resolution_m / 2)) / params.grid_resolution_m - 0.5
-        cv2.fillPoly(cells, [np.round(np.clip(xy, -1e4, 1e4) * 16).astype(np.int32)], value, shift=4)
+        cv2.fillPoly(cells, [np.round(np.clip(xy, -_FARTHEST, _FARTHEST) * 16).astype(np.int32)], value, shift=4)
 
-    width, height = scene.image_size_wh
-    border = [(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)]
-    fill(context.projector.polygon(border), OCCUPIED)
-    for area_m in ground.areas_m:
-        fill(area_m, FREE)
+    fill(context.projector.view(), OCCUPIED)
+    for area in scene.drivable:
+        fill(context.projector.polygon(area.polygon_px, exact=True), FREE)
     camera_xy = context.projector.ground_SE3_cam.translation_m[:2]
     for feet in ground.feet_m:
         if len(feet) == 2:

@@ -144,9 +144,9 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
             self, self.engine, cameras, self._outputs, self._slots, lambda: (self.params, self._degraded, self.enabled)
         )
         self._worker.start()
+        self.cameras = cameras  # before subscribing: should one fail, all are given up again
         for camera in cameras:
             camera.subscribe()
-        self.cameras = cameras
         self.state = "active"
 
     def _deactivate(self, wait_s: float = 1.0) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, cast
@@ -16,6 +17,8 @@ from typing import Any, cast
 from getok_drive.errors import ConfigError
 
 KINDS = ("lanes", "drivable", "boxes", "signs")
+_MOST_CELLS = 4_000_000  # of drivable_grid: 4 MB a message
+_TOPIC = re.compile(r"[~/]?(?:[A-Za-z0-9_/]|\{camera\})+")
 
 
 def setting(
@@ -134,10 +137,21 @@ class NodeParams:
             if not (name.isascii() and name.isidentifier()):
                 raise ConfigError(f"cameras: {name!r} must consist of letters, digits and _ (it becomes part of topic names)")
         for name in ("image_topic", "info_topic"):
+            if not _TOPIC.fullmatch(getattr(self, name)):
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is no topic name; only {{camera}} may stand in braces")
             if len(self.cameras) > 1 and "{camera}" not in getattr(self, name):
                 raise ConfigError(f"{name}: with several cameras it must contain {{camera}}, got {getattr(self, name)!r}")
         if self.slow_error_ms < self.slow_warn_ms:
             raise ConfigError(f"slow_error_ms: {self.slow_error_ms} ms is below slow_warn_ms ({self.slow_warn_ms} ms)")
+
+        if self.grid_resolution_m > min(self.grid_length_m, self.grid_width_m):
+            raise ConfigError(f"grid_resolution_m: a cell of {self.grid_resolution_m} m is larger than the grid")
+        cells = self.grid_length_m / self.grid_resolution_m * self.grid_width_m / self.grid_resolution_m
+        if cells > _MOST_CELLS:
+            raise ConfigError(
+                f"grid_resolution_m: {self.grid_length_m} m x {self.grid_width_m} m in cells of {self.grid_resolution_m} m are "
+                f"{cells / 1e6:.0f} million cells, of which {_MOST_CELLS / 1e6:.0f} million are allowed; take larger cells"
+            )
 
     def changed(self, changes: Mapping[str, Any], state: str) -> NodeParams:
         """A copy with ``changes``; raises `ConfigError` for an unknown name, a bad value or a wrong lifecycle ``state``."""

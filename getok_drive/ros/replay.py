@@ -22,7 +22,7 @@ from typing import Any
 
 from getok_drive.errors import GetokError, InputError
 from getok_drive.ros.accuracy import KINDS
-from getok_drive.ros.bag import SCENE_TYPE, BagWriter, cameras_of, open_bag
+from getok_drive.ros.bag import SCENE_TYPE, BagWriter, cameras_of, open_bag, read_messages
 from getok_drive.ros.labels import labels_topic, stamp_ns_of
 
 
@@ -83,7 +83,7 @@ def messages(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> Iterator
     role = {image: (name, True) for name, (image, _, _) in cameras.items()}
     role |= {info: (name, False) for name, (_, info, _) in cameras.items()}
     connections = [c for c in reader.connections if c.topic in role]
-    for connection, time_ns, data in reader.messages(connections):
+    for connection, time_ns, data in read_messages(reader, connections):
         name, is_image = role[connection.topic]
         yield Recorded(time_ns, name, is_image, bytes(data))
 
@@ -96,7 +96,7 @@ def labels_in(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> dict[st
     wanted = {name: labels_topic(image) for name, (image, _, _) in cameras.items()}
     connections = [c for c in reader.connections if c.topic in wanted.values() and c.msgtype == SCENE_TYPE]
     found: dict[str, dict[int, Any]] = {}
-    for connection, _, data in reader.messages(connections) if connections else ():  # rosbags reads no filter as everything
+    for connection, _, data in read_messages(reader, connections):
         msg = reader.deserialize(data, connection.msgtype)
         for name in (name for name, topic in wanted.items() if topic == connection.topic):
             found.setdefault(name, {})[stamp_ns_of(msg)] = msg
@@ -105,6 +105,8 @@ def labels_in(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> dict[st
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; 0 when scenes were written, 1 when not a single frame could be used."""
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out {options.out} is a file; name a folder")
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"{options.out} is not empty; choose another folder")
     with closing(open_bag(options.bag)) as reader:

@@ -56,6 +56,19 @@ def test_resized_image_keeps_the_same_rays() -> None:
         camera.for_image((640, 480))
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_window_and_binned_pixels_keep_their_rays(model: str) -> None:
+    camera = CameraModel((1280, 720), K, MODELS[model], model)
+    part = camera.windowed((100, 40), (800, 600), (2, 4))
+    assert part.size_wh == (400, 150)
+    uv = np.array([[0.0, 0.0], [211.0, 99.0]])  # of the window; each pixel is a block of 2 x 4 pixels of the sensor
+    blocks = np.array([100.0, 40.0]) + (uv + 0.5) * (2, 4) - 0.5
+    np.testing.assert_allclose(part.rays(uv), camera.rays(blocks), atol=1e-9)
+    for offset, size in (((600, 0), (800, 600)), ((0, 0), (1, 2)), ((-1, 0), (10, 10))):
+        with pytest.raises(CalibrationError, match="does not fit"):
+            camera.windowed(offset, size, (2, 4))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -104,6 +117,37 @@ def test_polygon_over_the_horizon_is_cut_at_the_range() -> None:
     assert polygon[:, 0].max() == pytest.approx(40.0)
     assert polygon[:, 0].min() == pytest.approx(1.5 * 1000 / 359)
     assert len(ground.polygon([[0.0, 100.0], [600.0, 50.0], [680.0, 90.0]])) == 0
+
+
+def inside(polygon_m: np.ndarray, x: float, y: float) -> bool:
+    return cv2.pointPolygonTest(polygon_m[:, :2].astype(np.float32), (x, y), False) > 0
+
+
+def test_what_a_bending_lens_does_not_show_is_not_in_view() -> None:
+    """Barrel distortion: the lower border's ends are 1.6 m ahead, its middle is 2.0 m ahead; a line between the ends lies."""
+    camera = CameraModel((1280, 720), np.array([[700.0, 0, 639.5], [0, 700, 359.5], [0, 0, 1]]), np.array([-0.3, 0.08, 0, 0]))
+    ground = GroundProjector(camera, SE3.from_mount(height_m=1.4, pitch_down_rad=0.1), 40.0)
+    edge = ground.points([[639.5, 719.0]])[0, 0]
+    corner = ground.points([[0.0, 719.0]])[0, 0]
+    assert corner < edge - 0.3
+    assert inside(ground.view(), edge + 0.05, 0.0) and not inside(ground.view(), edge - 0.05, 0.0)
+    area = [[0.0, 719.0], [500.0, 400.0], [780.0, 400.0], [1279.0, 719.0]]
+    assert inside(ground.polygon(area), edge - 0.05, 0.0)  # its vertices joined by lines, as messages have it
+    assert not inside(ground.polygon(area, exact=True), edge - 0.05, 0.0)
+
+
+def test_a_fisheye_whose_corners_look_backwards_still_sees_the_road() -> None:
+    camera = CameraModel((1280, 960), np.array([[400.0, 0, 639.5], [0, 400, 479.5], [0, 0, 1]]), np.array([-0.02, 0.005, 0, 0]),
+                         "equidistant")  # fmt: skip
+    ground = GroundProjector(camera, SE3.from_mount(height_m=1.0, pitch_down_rad=0.2), 40.0)
+    corners = [(0, 0), (1279, 0), (1279, 959), (0, 959)]
+    assert np.isnan(ground.points(corners)).all()
+    view = ground.view()
+    assert np.isfinite(view).all()
+    for x, y in ((1.0, 0.0), (3.0, 2.0), (3.0, -2.0), (30.0, 0.0)):
+        uv = camera.project(ground.ground_SE3_cam.inverse().apply([[x, y, 0.0]]))
+        assert (uv > 0).all() and (uv < (1280, 960)).all() and inside(view, x, y), (x, y)
+    assert not inside(view, -1.0, 0.0)
 
 
 def test_poses_under_the_ground_and_mirrored_are_refused() -> None:

@@ -155,10 +155,14 @@ def test_thermal_zones(tmp_path: Path) -> None:
     assert hottest_c(tmp_path) == 71.5
 
 
+def roi(x_offset: int = 0, y_offset: int = 0, width: int = 0, height: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(x_offset=x_offset, y_offset=y_offset, width=width, height=height, do_rectify=False)
+
+
 def info(**changes: object) -> SimpleNamespace:
     fields = {
         "width": 1280, "height": 720, "distortion_model": "plumb_bob", "k": [1000.0, 0, 640, 0, 1000, 360, 0, 0, 1],
-        "d": [0.0] * 5, "binning_x": 0, "binning_y": 0, "roi": SimpleNamespace(width=0, height=0),
+        "d": [0.0] * 5, "binning_x": 0, "binning_y": 0, "roi": roi(),
     }  # fmt: skip
     return SimpleNamespace(**{**fields, **changes})
 
@@ -169,10 +173,22 @@ def test_camera_info() -> None:
     assert camera_from_info(info(k=[0.0] * 9)) is None
     for wrong in (
         {"k": [float("nan")] * 9}, {"d": [float("inf")] * 5}, {"width": 0}, {"distortion_model": "kaleidoscope"},
-        {"binning_x": 2}, {"roi": SimpleNamespace(width=10, height=10)},
+        {"roi": roi(1000, 0, 640, 480)}, {"binning_x": 2000},
     ):  # fmt: skip
         with pytest.raises(CalibrationError):
             camera_from_info(info(**wrong))
+
+
+def test_camera_info_of_a_part_of_the_sensor() -> None:
+    """REP 104: offset and size in unbinned pixels; the whole image may be written out as a region of its size."""
+    whole = camera_from_info(info(roi=roi(0, 0, 1280, 720), binning_x=1, binning_y=1))
+    assert whole is not None and whole.size_wh == (1280, 720) and whole.K[0, 2] == 640
+    part = camera_from_info(info(roi=roi(320, 180, 640, 360), binning_x=2, binning_y=2))
+    assert part is not None and part.size_wh == (320, 180)
+    # the sensor's pixel 640 is the window's 320; the centre of block (160, 90) is at 160.5 - 0.5 / 2 of it
+    np.testing.assert_allclose(part.K, [[500, 0, 159.75], [0, 500, 89.75], [0, 0, 1]])
+    binned = camera_from_info(info(binning_y=2))
+    assert binned is not None and binned.size_wh == (1280, 360) and binned.K[1, 1] == 500
 
 
 def test_calibration_file(tmp_path: Path) -> None:
@@ -198,6 +214,7 @@ def test_calibration_file(tmp_path: Path) -> None:
         ("cameras: 3", "expected a mapping"),
         ("cameras: {rear: {}}", "none of"),
         ("cameras: {front: {}}", "exactly one of mount and pose"),
+        ("cameras: {front: {mount: 1.4}}", r"cameras\.front"),
         ("cameras: {front: {mount: {}}}", "height_m' is missing"),
         ("cameras: {front: {mount: {height_m: high}}}", "could not convert"),
         ("cameras: {front: {mount: {height_m: 1, tilt: 3}}}", "unknown"),

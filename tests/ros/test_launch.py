@@ -130,6 +130,20 @@ def test_perception_launch_activates_after_configuring_only(monkeypatch: pytest.
     assert not kinds(manual, "EmitEvent") and not kinds(manual, "RegisterEventHandler")
 
 
+def test_rviz_shows_every_camera_in_its_ground_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, actions = launch("perception.launch.py", monkeypatch, rviz="true", cameras="front,rear", ground_frame="base_footprint")
+    path = Path(kinds(actions, "Node")[0].kwargs["arguments"][1])
+    made = yaml.safe_load(path.read_text())["Visualization Manager"]
+    path.unlink()
+    topics = {display["Topic"]["Value"] for display in made["Displays"] if "Topic" in display}
+    outputs = ("drivable_grid", "markers", "overlay/compressed")
+    assert topics == {f"perception_node/{camera}/{output}" for camera in ("front", "rear") for output in outputs}
+    assert made["Global Options"]["Fixed Frame"] == "base_footprint"
+    assert sum(display["Name"] == "Grid" for display in made["Displays"]) == 1
+    with pytest.raises(ValueError, match="names no camera"):
+        launch("perception.launch.py", monkeypatch, cameras=" , ")
+
+
 def test_replay_launch_gives_a_command_that_replay_understands(monkeypatch: pytest.MonkeyPatch) -> None:
     from getok_drive.ros.replay import parser
 

@@ -58,6 +58,11 @@ def test_schema_accepts_the_yaml_and_refuses_mistakes() -> None:
         ({"cameras": ("a", "a")}, "different"),
         ({"cameras": ("front left",)}, "letters"),
         ({"cameras": ("a", "b"), "image_topic": "image"}, "must contain"),
+        ({"image_topic": "{cam}/image_raw"}, "only {camera} may stand in braces"),
+        ({"info_topic": "{camera/info"}, "is no topic name"),
+        ({"image_topic": ""}, "is no topic name"),
+        ({"grid_resolution_m": 0.02, "grid_length_m": 500.0, "grid_width_m": 500.0}, "625 million cells"),
+        ({"grid_resolution_m": 5.0, "grid_width_m": 2.0}, "larger than the grid"),
         ({"slow_warn_ms": 500.0, "slow_error_ms": 400.0}, "below slow_warn_ms"),
     ],
 )

@@ -124,6 +124,36 @@ def test_real_time_drops_what_comes_too_fast(tmp_path: Path, monkeypatch: pytest
     assert camera["age_ms"]["p50"] < camera["processing_ms"]["p50"] + 1 + PERIOD_NS / 1e6 * 1.2
 
 
+def test_a_bag_from_another_clock_and_cameras_called_by_number(tmp_path: Path) -> None:
+    """Stamps count from the sensor's start, and the camera is /0: all images count, and ages are of this machine."""
+    types = typestore()
+    with rosbags.Writer(tmp_path / "bag", version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:
+        raw = writer.add_connection("/0/image_raw", "sensor_msgs/msg/Image", typestore=types)
+        for number in range(3):
+            msg = image_msg(PICTURE)
+            msg.header.stamp.sec = 5 + number
+            writer.write(raw, 1_700_000_000_000_000_000 + number * PERIOD_NS, serialize_message(msg))
+    bundle = scripted.write_bundle(tmp_path / "bundle")
+    words = [str(tmp_path / "bag"), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--backend", "fake"]
+    assert replay.main(words) == 0
+    camera = json.loads((tmp_path / "out/report.json").read_text())["cameras"]["camera_0"]
+    assert (camera["processed"], camera["rejected"], camera["stamped_by_another_clock"]) == (3, {}, 3)
+    assert 0 < camera["age_ms"]["p50"] < 60_000
+    assert "3 images are stamped by another clock" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_damaged_bag_gives_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "bag", "SQLITE3")
+    (path,) = bag.glob("*.db3")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) * 3 // 4] = b"\xff" * (len(data) * 3 // 4 - len(data) // 2)
+    path.write_bytes(data)
+    bundle = scripted.write_bundle(tmp_path / "bundle")
+    words = [str(bag), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--backend", "fake", "--no-video"]
+    assert replay.main(words) == 2
+    assert "the bag is damaged after" in capsys.readouterr().err
+
+
 def evaluate(command: str, folder: Path) -> dict:
     """Runs the command that a report names; the numbers that it writes."""
     from training.evaluate import run as evaluate_run
@@ -236,6 +266,9 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert replay.main([str(tmp_path / "broken.mcap"), "--out", str(tmp_path / "out")]) == 2
     assert "cannot be read as a bag" in capsys.readouterr().err
     bag = write_bag(tmp_path / "bag", "MCAP")
+    (tmp_path / "file").write_text("")
+    assert replay.main([str(bag), "--out", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
     assert replay.main([str(bag), "--out", str(tmp_path / "out2"), "--topics", "/nothing"]) == 2
     assert "/front/image_raw" in capsys.readouterr().err
     with pytest.raises(InputError, match="not empty"):
