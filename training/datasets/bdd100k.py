@@ -7,9 +7,9 @@
 - ``labels/lane/masks/SPLIT/NAME.png`` and ``labels/drivable/masks/SPLIT/NAME.png``, which the benchmark's own metrics are
   computed on, become ``masks["bdd100k_lane"]`` and ``masks["bdd100k_drivable"]`` where they are there.
 
-What is known depends on the files that are there. A stripe of paint is drawn as its two edges: two lines of one category that
-run side by side become their middle. Lines across the road, kerbs and crossings are not lane lines and are left out. Signs have
-no class in BDD100K, only lights do: signs are known in pictures without other signs.
+What is known of a picture depends on the files that are there and list it. A stripe of paint is drawn as its two edges: two
+lines of one category that run side by side become their middle. Lines across the road, kerbs and crossings are not lane lines
+and are left out. Signs have no class in BDD100K, only lights do: signs are known in pictures without other signs.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def open_samples(path: Path, split: str = "all") -> SampleList:
     folders = official({part: root / "images" / "100k" / part for part in ("train", "val", "test")}, split, "bdd100k")
     found, skipped = [], []
     for folder in folders:
-        records, known = _records(root, folder.name)
+        records = _records(root, folder.name)
         if not records and split != "all":
             raise ConfigError(
                 f"bdd100k: no labels for {folder.name}; expected for example {root / next(iter(PARTS)).format(folder.name)}"
             )
-        for name, (file, objects) in sorted(records.items()):
+        for name, (file, objects, known) in sorted(records.items()):
             image = folder / name
             if image.exists():
                 found.append(Found(f"images/100k/{folder.name}/{name}", image.stem, image, (file, objects, known)))
@@ -78,12 +78,16 @@ def open_samples(path: Path, split: str = "all") -> SampleList:
     return SampleList("bdd100k", TERMS, found, _labels, skipped)
 
 
-def _records(root: Path, part: str) -> tuple[dict[str, tuple[Path, list[Any] | None]], tuple[str, ...]]:
-    """Picture name -> (label file, objects, or None where each picture has a file of its own); and the kinds known."""
+def _records(root: Path, part: str) -> dict[str, tuple[Path, list[Any] | None, tuple[str, ...]]]:
+    """Picture name -> (label file, objects, or None where each picture has a file of its own, the kinds known of it).
+
+    Each file lists its own pictures: detection has 137 fewer for training than there are, of which no boxes are known.
+    """
+    every = ("lanes", "drivable", "boxes")
     each = root / "labels" / "100k" / part
     if each.is_dir():
-        return {f"{file.stem}.jpg": (file, None) for file in sorted(each.glob("*.json"))}, ("lanes", "drivable", "boxes")
-    records: dict[str, tuple[Path, list[Any] | None]] = {}
+        return {f"{file.stem}.jpg": (file, None, every) for file in sorted(each.glob("*.json"))}
+    records: dict[str, tuple[Path, list[Any], set[str]]] = {}
     known: set[str] = set()
     for pattern, kinds in PARTS.items():
         file = root / pattern.format(part)
@@ -97,10 +101,13 @@ def _records(root: Path, part: str) -> tuple[dict[str, tuple[Path, list[Any] | N
         for frame in frames:
             if not isinstance(frame, dict) or "name" not in frame:
                 raise InputError(f"{file}: a frame without a name; is it a BDD100K label file?")
-            _, objects = records.setdefault(str(frame["name"]), (file, []))
-            if objects is not None:
-                objects += frame.get("labels") or []
-    return records, tuple(kind for kind in ("lanes", "drivable", "boxes") if kind in known)
+            _, objects, listed = records.setdefault(str(frame["name"]), (file, [], set()))
+            objects += frame.get("labels") or []
+            listed.update(kinds)
+    return {
+        name: (file, objects, tuple(kind for kind in every if kind in listed))
+        for name, (file, objects, listed) in records.items()
+    }
 
 
 def _labels(item: Found, image: ImageBgr) -> Labels:

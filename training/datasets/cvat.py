@@ -19,6 +19,7 @@ from training.datasets.reading import Found, Labels, SampleList, by_sequence, ch
 from training.datasets.shapes import Shapes, labelled_classes
 
 TERMS = "your own annotations: set the terms of your pictures"
+SUBSETS = {"validation": "val", "training": "train"}  # as CVAT names the parts that are val and train here
 SHAPES = ("box", "polygon", "polyline", "points", "mask")
 
 
@@ -47,7 +48,9 @@ def open_samples(path: Path, split: str = "all") -> SampleList:
         found += _pictures(file, root, skipped)
     subsets = [item.label[2] for item in found]
     if split != "all" and any(subsets):
-        found = [item for item, subset in zip(found, subsets, strict=True) if subset.lower() == split]
+        found = [
+            item for item, subset in zip(found, subsets, strict=True) if SUBSETS.get(subset.lower(), subset.lower()) == split
+        ]
     else:
         found = by_sequence(found, split)
     return SampleList("cvat", TERMS, found, partial(_labels, classes=labelled_classes(sorted(names))), skipped)

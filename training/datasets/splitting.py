@@ -27,14 +27,15 @@ class Divided:
 
 
 def split_file(path: Path, shares: Mapping[str, float]) -> Divided:
-    """Write ``train.jsonl``, ``val.jsonl`` and ``test.jsonl`` beside a JSONL file.
+    """Write ``train.jsonl``, ``val.jsonl`` and ``test.jsonl`` beside a JSONL file, in place of those of an earlier division.
 
     Sequences are taken in the order of a hash of their names, so that the result depends on nothing but the data, and each goes
     where most pictures are missing. Sequences that hold the same picture (byte by byte) stay together.
 
     Args:
         path: the file; its pictures are read.
-        shares: share of the pictures for each split; those with 0 are not written.
+        shares: share of the pictures for each split; those with 0 are not written, and what an earlier division of this
+            file wrote of them is removed: its pictures are in other parts now.
 
     Raises:
         ConfigError: shares that are not positive, or fewer sequences than splits.
@@ -66,6 +67,10 @@ def split_file(path: Path, shares: Mapping[str, float]) -> Divided:
         at = max(open_parts, key=lambda name: (wanted[name] - filled[name]) / wanted[name])
         place[sequence] = at
         filled[at] += sizes[sequence]
+    here = {str(record["image"]) for record in records}
+    for stale in (path.with_name(f"{part}.jsonl") for part in shares if part not in wanted):
+        if stale != path and stale.exists() and all(str(record.get("image")) in here for record in read_json_lines(stale)):
+            stale.unlink()
     for part in wanted:
         chosen = [record for record, name in zip(records, names, strict=True) if place[group[name]] == part]
         text = "".join(json.dumps({**record, "split": part}, ensure_ascii=False) + "\n" for record in chosen)

@@ -202,6 +202,17 @@ def test_split_without_leaks(tmp_path, capsys):
     assert {part: pictures for part, (pictures, _) in again.parts.items()} == {part: len(p) for part, p in parts.items()}
 
 
+def test_a_new_split_leaves_no_part_of_the_one_before(tmp_path):
+    path = records(tmp_path, [f"drive{number}/p{number}" for number in range(20)])
+    assert run("split", "--file", path, "--shares", "0.5,0.2,0.3") == 0
+    assert run("split", "--file", path, "--shares", "0.8,0.2,0") == 0
+    assert not (tmp_path / "test.jsonl").exists()  # its pictures are in train or val now
+    (tmp_path / "test.jsonl").write_text(json.dumps({**lines(path)[0], "image": "images/somebody_elses.png"}) + "\n")
+    assert run("split", "--file", path, "--shares", "0.8,0.2,0") == 0
+    (tmp_path / "test.jsonl").unlink()  # was left alone: none of it is in the file that was divided
+    assert run("validate", "--dataset", f"jsonl:{tmp_path}") == 0
+
+
 def test_validate_finds_leaks(tmp_path, capsys):
     path = records(tmp_path, ["a/p1", "a/p2", "b/p3", "c/p3"])
     entries = lines(path)

@@ -1,6 +1,7 @@
 """TuSimple, CULane and BDD100K: miniatures in the official formats, the real material, and broken files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +224,15 @@ def test_bdd_knows_only_what_is_there(bdd_root):
     (bdd_root / "labels/det_20/det_val.json").unlink()
     sample = bdd100k.open_samples(bdd_root, "val")[0]
     assert sample.known == ("lanes", "drivable") and not sample.boxes and not sample.signs
+
+
+def test_bdd_boxes_are_unknown_where_detection_does_not_list_the_picture(bdd_root):
+    write(bdd_root / "images/100k/val/other.jpg", road_photo())
+    path = bdd_root / "labels/lane/polygons/lane_val.json"
+    write_json(path, [*json.loads(path.read_text()), {"name": "other.jpg", "labels": []}])
+    samples = {Path(sample.meta["source"]).name: sample for sample in bdd100k.open_samples(bdd_root, "val")}
+    assert samples["other.jpg"].known == ("lanes",)
+    check_bdd(samples["b1c66a42-6f7d68ca.jpg"])
 
 
 def test_bdd_signs_are_unknown_beside_signs_without_a_class(bdd_root):

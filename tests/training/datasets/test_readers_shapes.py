@@ -243,6 +243,8 @@ def test_cvat_images(tmp_path):
     assert samples.sequences == ["drive1"] and samples[0].meta["derived"] == ("drivable",)
     assert samples[0].boxes[0].attributes == {"visible_state": "partly_occluded"}
     assert len(cvat.open_samples(path, "val")) == 0
+    path.write_text(CVAT.replace('subset="Train"', 'subset="Validation"'))
+    assert [len(cvat.open_samples(path, split)) for split in ("train", "val")] == [0, 1]
     path.write_text(CVAT.replace('points="210.00,40.00"', 'points="210.00;40.00"'))
     with pytest.raises(InputError, match=r"annotations\.xml: points 'stop sign'"):
         cvat.open_samples(tmp_path)[0]
