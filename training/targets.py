@@ -152,7 +152,8 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
         size_wh: size of the label picture; one pixel per subcell.
 
     Returns:
-        ``(len(DENSE_CHANNELS), H, W)`` uint8, 0 or 1; channels of unlabelled kinds are 255 (ignored).
+        ``(len(DENSE_CHANNELS), H, W)`` uint8, 0 or 1; channels of unlabelled kinds are 255 (ignored); so is, in the
+        boxes' channels, what lies in ``meta["ignore_xyxy_px"]`` and is not labelled.
     """
     scale = np.array(size_wh, dtype=np.float64) / np.array(sample.size_wh)
     shift = 8  # cv2's fixed-point fraction bits
@@ -177,6 +178,10 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
     for channel, (kind, classes) in _CHANNEL_CLASSES.items():  # a kind may be labelled in some of its classes only
         if not set(classes) <= set(sample.meta.get("labelled_classes", {}).get(kind, classes)):
             picture[channel] = 255
+    for region in np.asarray(sample.meta.get("ignore_xyxy_px", ()), dtype=np.float64).reshape(-1, 2, 2):
+        (x0, y0), (x1, y1) = np.clip(np.round((region + 0.5) * scale), 0, size_wh).astype(int)
+        unknown = picture[2:5, y0:y1, x0:x1]
+        unknown[unknown == 0] = 255
     return picture
 
 

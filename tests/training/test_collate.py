@@ -133,3 +133,9 @@ def test_dense_labels_mark_what_is_labelled_only():
     unlabelled = dense_labels(replace(SAMPLES[0], known=("lanes",)), (64, 32))
     assert (unlabelled[1:] == 255).all()
     np.testing.assert_array_equal(unlabelled[0], picture[0])
+    width, height = SAMPLES[0].size_wh
+    half = [-0.5, -0.5, width / 2 - 0.5, height - 0.5]
+    ignoring = dense_labels(replace(SAMPLES[0], meta={**SAMPLES[0].meta, "ignore_xyxy_px": [half]}), (64, 32))
+    np.testing.assert_array_equal(ignoring[2:5, :, :32], np.where(picture[2:5, :, :32], 1, 255))
+    np.testing.assert_array_equal(ignoring[2:5, :, 32:], picture[2:5, :, 32:])
+    np.testing.assert_array_equal(ignoring[[0, 1, 5]], picture[[0, 1, 5]])

@@ -1,7 +1,8 @@
 """Takes the frames of drives as they come and keeps the sums of `training.metrics.temporal`, a row a frame and kind.
 
-Frames belong together if they are of one ``meta["sequence"]``, follow each other, and their ``meta["stamp_ns"]`` are at most
-`MAX_STEP_S` apart; data sets of single pictures, or of a few frames a second, have none that do.
+Frames belong together if they are of one ``meta["sequence"]`` and (where it is named) ``meta["camera"]``, follow each other,
+and their ``meta["stamp_ns"]`` are at most `MAX_STEP_S` apart; data sets of single pictures, or of a few frames a second, have
+none that do.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class DriveScorer:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self._kinds = [kind for kind in KINDS if kind in tasks]
-        self._drives: dict[tuple[object, str], _Drive] = {}
+        self._drives: dict[tuple[object, object, str], _Drive] = {}
         self._rows: dict[str, dict[str, FloatArray]] = {}
         self._groups: dict[str, object] = {}
 
@@ -80,9 +81,10 @@ class DriveScorer:
         for kind in self._kinds:
             if kind not in sample.known:
                 continue
-            drive = self._drives.get((sequence, kind))
+            place = sequence, sample.meta.get("camera"), kind
+            drive = self._drives.get(place)
             if drive is None or not 0 < stamp_ns - drive.stamp_ns <= MAX_STEP_S * 1e9:
-                drive = self._drives[sequence, kind] = _Drive(kind)
+                drive = self._drives[place] = _Drive(kind)
             for name, sums in drive.advance(key, int(stamp_ns), sample, scene).items():
                 rows = self._rows.setdefault(name, {})
                 row = np.array([sums.get(column, 0.0) for column in ROW], dtype=np.float64)

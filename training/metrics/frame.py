@@ -18,6 +18,7 @@ from training.samples import KINDS, Sample
 FloatArray = npt.NDArray[np.float64]
 
 LANE_HIT = 0.5  # stroke IoU that makes a lane a true positive
+BOX_HIT = 0.5  # IoU that makes a box a true positive; share of an unmatched box in an ignored region that excuses it
 MIN_HEIGHT = 0.05  # of the image height: shorter boxes are ignored in the headline
 SIZES = {"small": (0.0, 0.05), "medium": (0.05, 0.15), "large": (0.15, np.inf)}  # heights of boxes, of the image height
 
@@ -96,13 +97,13 @@ def _score_boxes(
         for boxes in (sample.boxes, scene.boxes)
     )
     for name, least in (("boxes", limit_px), ("boxes_all_sizes", 0.0)):
-        rows[name] = detection.detection_counts_by_class(truth, predicted, classes, 0.5, least).ravel()
-        rows[f"{name}_class_agnostic"] = detection.detection_counts(truth, predicted, 0.5, least)
+        rows[name] = detection.detection_counts_by_class(truth, predicted, classes, BOX_HIT, least).ravel()
+        rows[f"{name}_class_agnostic"] = detection.detection_counts(truth, predicted, BOX_HIT, least)
     for name, (least, most) in SIZES.items():
         heights_px = (least * sample.size_wh[1], most * sample.size_wh[1])
-        counts = detection.detection_counts_by_class(truth, predicted, classes, 0.5, *heights_px)
+        counts = detection.detection_counts_by_class(truth, predicted, classes, BOX_HIT, *heights_px)
         rows[f"boxes_{name}"] = counts.sum(axis=0)
-    match = detection.box_hits(truth, predicted)
+    match = detection.box_hits(truth, predicted, BOX_HIT)
     matched = [(sample.boxes[g].attributes, scene.boxes[p].attributes) for p, g in enumerate(match) if g >= 0]
     for attribute in ("visible_state", "road_blockage"):
         rows[f"box_{attribute}"] = _agreement(
@@ -140,6 +141,20 @@ def _of_labelled_classes(scene: Scene, sample: Sample) -> Scene:
     return replace(scene, boxes=boxes, signs=signs)
 
 
+def _without_ignored(sample: Sample, scene: Scene) -> Scene:
+    """Without boxes that match no label and lie by half or more in a region whose objects are not labelled one by one."""
+    regions = np.asarray(sample.meta.get("ignore_xyxy_px", ()), dtype=np.float64).reshape(-1, 4)
+    if not len(regions) or not scene.boxes:
+        return scene
+    own = np.array([box.xyxy_px for box in scene.boxes], dtype=np.float64)
+    common = np.minimum(own[:, None, 2:], regions[None, :, 2:]) - np.maximum(own[:, None, :2], regions[None, :, :2])
+    shares = np.prod(np.maximum(common, 0.0), axis=2).max(axis=1) / np.prod(own[:, 2:] - own[:, :2], axis=1)
+    labels = [box.xyxy_px for box in sample.boxes]
+    free = detection.box_ious(own, labels).max(axis=1, initial=0.0) < BOX_HIT
+    kept = zip(scene.boxes, free & (shares >= BOX_HIT), strict=True)
+    return replace(scene, boxes=tuple(box for box, ignored in kept if not ignored))
+
+
 def score_frame(
     sample: Sample,
     scene: Scene,
@@ -153,7 +168,8 @@ def score_frame(
 
     Args:
         sample: the labels; only kinds in ``sample.known`` are scored, and predictions of classes that ``labelled_classes`` of
-            its ``meta`` leaves out are neither right nor wrong.
+            its ``meta`` leaves out are neither right nor wrong. Nor are boxes that match no label and lie by half or more in one
+            of ``ignore_xyxy_px`` of ``meta`` (COCO's crowds, KITTI's DontCare; their code does it so).
         scene: the prediction, in pixels of the same picture.
         tasks: kinds to score, of ``KINDS``.
         box_classes: classes that class-aware counts have a row for; classes of neither list are not counted there.
@@ -169,7 +185,7 @@ def score_frame(
     """
     if scene.image_size_wh != sample.size_wh:
         raise ValueError(f"{key}: the scene is for a picture of {scene.image_size_wh} px, the labels are for {sample.size_wh}")
-    scene = _of_labelled_classes(scene, sample)
+    scene = _without_ignored(sample, _of_labelled_classes(scene, sample))
     asked = [kind for kind in KINDS if kind in tasks and kind in sample.known]
     rows: dict[str, FloatArray] = {}
     pairs: dict[str, FloatArray] = {}

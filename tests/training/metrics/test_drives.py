@@ -103,6 +103,17 @@ def test_cameras_may_come_interleaved():
     assert (estimate.low, estimate.high) == (0.0, pytest.approx(12.0, abs=1e-4))
 
 
+def test_cameras_of_one_sequence_are_no_frames_of_each_other():
+    """nuScenes: six cameras of a scene expose one after the other, each twice a second."""
+    scorer = DriveScorer(("lanes",))
+    for index in range(2):
+        for number, camera in enumerate(("left", "front", "right")):
+            meta = {"sequence": "scene", "camera": camera, "stamp_ns": int((0.5 * index + 0.02 * number) * 1e9)}
+            elements = (lane(2.0 * number**2),)
+            scorer.add(f"{camera}:{index}", Sample(IMAGE, meta=meta, lanes=elements), Scene((WIDTH, HEIGHT), elements))
+    assert scorer.scores() == []
+
+
 def test_the_worlds_drives_are_a_data_set_with_tracks():
     source = open_source("world-drive:3-4:4", size="320x180")
     assert len(source) == 8
