@@ -83,8 +83,8 @@ def read_run(argument: str) -> Run:
     Raises:
         InputError: the folder is no evaluation, or one of before ``scores.jsonl`` was written.
     """
-    name, _, given = argument.rpartition("=")
-    folder = Path(given)
+    name, _, given = ("", "", argument) if Path(argument).is_dir() else argument.partition("=")
+    folder = Path(given or argument)
     if not (folder / "scores.jsonl").is_file():
         raise InputError(f"{folder}: has no scores.jsonl; run training.evaluate with --out {folder} (again)")
     try:

@@ -128,7 +128,7 @@ def _run_bundle(
     if tasks:
         from training.prompted.asking import Asker
 
-        settings["segmenter"] = args.segmenter
+        settings = {**settings, "segmenter": args.segmenter}
         open_asker = lambda: Asker(bundle, args.backend, args.segmenter)  # noqa: E731
         predict_answers(source, Path(args.out), settings, open_asker, collector, tasks)
 

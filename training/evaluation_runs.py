@@ -40,18 +40,21 @@ class AnswerSource(Protocol):
 
 @contextmanager
 def _kept(path: Path, settings: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], Callable[[dict[str, Any]], None]]]:
-    """Records of an earlier, interrupted run of the same settings, and a function that adds one to the file."""
+    """Records of an earlier, interrupted run of the same settings, and a function that adds one to the file.
+
+    ``run.json`` has the settings of each file by its name: scenes and answers of one folder may come from different commands.
+    """
     settings_path, kept = path.with_name("run.json"), []
+    every = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
     if path.exists() and settings_path.exists():
-        before = json.loads(settings_path.read_text(encoding="utf-8"))
-        changed = sorted(name for name in settings if before.get(name, settings[name]) != settings[name])
+        before = every.get(path.name, every)  # earlier versions wrote the settings of one file, flat
+        changed = sorted(name for name in {*settings, *before} if before.get(name) != settings.get(name))
         if changed:
-            raise ConfigError(
-                f"{path.parent}: has predictions of other settings ({', '.join(changed)} differ); delete it or give another --out"
-            )
+            raise ConfigError(f"{path}: made with other settings ({', '.join(changed)} differ); delete it or give another --out")
         kept = list(read_lines(path, repair=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    known = {name: value for name, value in every.items() if isinstance(value, dict)}
+    settings_path.write_text(json.dumps({**known, path.name: settings}, indent=2) + "\n", encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
 
         def add(record: dict[str, Any]) -> None:

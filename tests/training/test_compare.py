@@ -68,6 +68,11 @@ def test_the_order_of_pictures_does_not_matter_and_groups_are_drawn_whole(tmp_pa
     assert result.values[0].count == 4
 
 
+def test_folders_may_have_an_equals_sign_in_their_names(tmp_path):
+    folder = write_run(tmp_path / "lr=1e-3", [(1, 0, 0)] * 3)
+    assert [read_run(argument).name for argument in (folder, f"base={folder}")] == ["lr=1e-3", "base"]
+
+
 def test_different_pictures_are_refused_by_name(tmp_path, runs, capsys):
     rng = np.random.default_rng(0)
     fewer = write_run(tmp_path / "fewer", counts(rng, 118, 0.6))

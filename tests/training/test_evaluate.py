@@ -13,8 +13,11 @@ from getok_drive.types import Box, DecodeReport, Frame, Lane, Scene, Timings
 from training import evaluate
 from training.evaluate import evaluate_samples, fit_calibration, predict
 from training.evaluation import Collector, sample_sha256
+from training.evaluation_runs import predict_answers
 from training.metrics.calibration import compose
 from training.predictions import read_lines, scene_from_json
+from training.prompted.answers import Answer
+from training.samples import Sample
 from training.sources import open_source
 
 TASKS = ("lanes", "drivable", "boxes", "signs")
@@ -101,6 +104,29 @@ def test_classes_that_a_data_set_does_not_label_are_neither_right_nor_wrong(sour
     assert report.numbers["boxes"]["f1_all_sizes"].value == pytest.approx(2 * boxes / (2 * boxes + 2 * len(samples)))
 
 
+def test_boxes_in_ignored_regions_are_excused_unless_they_match_a_label():
+    image = np.zeros((100, 200, 3), np.uint8)
+    car, crowd = Box([10, 10, 50, 50], "car"), [100.0, 0.0, 180.0, 100.0]
+    said = (
+        car,
+        Box([110, 10, 150, 50], "car"),  # in the crowd
+        Box([80, 10, 120, 50], "car"),  # by half
+        Box([70, 10, 110, 50], "car"),  # by a quarter: wrong
+        Box([10, 10, 50, 50], "bus"),  # the car, by another name: wrong
+    )
+
+    def numbers(meta):
+        samples = [Sample(image, boxes=(car,), known=("boxes",), meta={"source": "a", **meta})]
+        seer = type("Seer", (), {"run": lambda self, frame: Scene((200, 100), boxes=said)})()
+        return {name: estimate.value for name, estimate in evaluate_samples(seer, samples, ("boxes",)).numbers["boxes"].items()}
+
+    assert numbers({})["precision"] == pytest.approx(1 / 5)
+    everywhere = numbers({"ignore_xyxy_px": [crowd]})
+    assert everywhere["precision"] == pytest.approx(1 / 3)
+    assert (everywhere["recall"], everywhere["f1"]) == (1.0, pytest.approx(2 / 4))
+    assert numbers({"ignore_xyxy_px": [crowd, [0, 0, 60, 60]]})["recall"] == 1.0  # a label in a crowd still counts
+
+
 def test_an_interrupted_run_continues_and_gives_the_same_report(source, tmp_path):
     settings = {"bundle_sha256": "x"}
     whole = Collector(TASKS)
@@ -126,6 +152,24 @@ def test_an_interrupted_run_continues_and_gives_the_same_report(source, tmp_path
 
     with pytest.raises(ConfigError, match="bundle_sha256 differ"):
         predict(source, tmp_path / "cut", {"bundle_sha256": "y"}, lambda: again, Collector(TASKS))
+
+
+def test_answers_of_other_settings_are_not_kept_whatever_was_predicted_in_between(source, tmp_path):
+    class Silent:
+        def ask(self, image_bgr, query):
+            return Answer()
+
+    def ask(segmenter):
+        settings = {"bundle_sha256": "x", "segmenter": segmenter}
+        predict_answers(source, tmp_path, settings, Silent, Collector(()), ["classification"])
+
+    ask("opencv")
+    ask("opencv")
+    predict(source, tmp_path, {"bundle_sha256": "x"}, lambda: Oracle(source), Collector(TASKS))
+    with pytest.raises(ConfigError, match=r"answers\.jsonl: made with other settings \(segmenter differ"):
+        ask("sam2")
+    with pytest.raises(ConfigError, match=r"predictions\.jsonl: made with other settings \(bundle_sha256 differ"):
+        predict(source, tmp_path, {"bundle_sha256": "y"}, lambda: Oracle(source), Collector(TASKS))
 
 
 def test_a_picture_that_changed_since_is_noticed(source, tmp_path):

@@ -8,7 +8,7 @@
 | `gres` | all `refer` phrases whose regions have masks, those without a target too | likewise, possibly nothing |
 | `reason` | `refer` and `question` phrases of regions with masks | likewise, without what is to be ignored |
 | `caption` | each region that phrases describe (`caption`, `refer` of one region) | any of its phrases |
-| `pointing` | `point` phrases | a point in (or near) each region |
+| `pointing` | `point` phrases; in pictures without any `refer` (HumanRef, RefCOCOg) | a point in (or near) each region |
 
 Queries of a task are numbered in this order, from 0; the number names a query in files of answers.
 """
@@ -150,9 +150,9 @@ def _caption(sample: Sample) -> Iterator[dict[str, Any]]:
 
 
 def _pointing(sample: Sample) -> Iterator[dict[str, Any]]:
-    for phrase in sample.phrases:
-        if phrase.task == "point":
-            yield _spoken("pointing", phrase) | {"targets": tuple(_target(region, sample.size_wh) for region in phrase.regions)}
+    asked = [phrase for phrase in sample.phrases if phrase.task == "point"]
+    for phrase in asked or [phrase for phrase in sample.phrases if phrase.task == "refer"]:
+        yield _spoken("pointing", phrase) | {"targets": tuple(_target(region, sample.size_wh) for region in phrase.regions)}
 
 
 def _target(region: Region, size_wh: tuple[int, int]) -> Mask | Points:
@@ -162,8 +162,10 @@ def _target(region: Region, size_wh: tuple[int, int]) -> Mask | Points:
     if region.xyxy_px is None:
         return np.asarray(region.point_px, dtype=np.float64)
     inside = np.zeros((size_wh[1], size_wh[0]), dtype=bool)
-    x0, y0, x1, y1 = np.clip(np.rint(region.xyxy_px), 0, None).astype(int)
-    inside[y0 : y1 + 1, x0 : x1 + 1] = True
+    (x0, y0), (x1, y1) = (
+        np.clip(edge, 0, None).astype(int) for edge in (np.ceil(region.xyxy_px[:2]), np.floor(region.xyxy_px[2:]) + 1)
+    )
+    inside[y0:y1, x0:x1] = True  # the pixels whose centres lie in the box
     return inside
 
 

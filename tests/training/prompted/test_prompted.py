@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from training.evaluation_runs import predict_answers
 from training.prompted import TASKS
 from training.prompted.answers import Answer, answer_from_json, query_id
 from training.prompted.queries import queries_of
+from training.samples import Phrase, Region
 from training.sources import open_source
 
 
@@ -103,6 +105,15 @@ def test_points_hit_masks_once_and_points_within_a_radius():
     report = _score(lambda q: Answer(points_px=np.array([[5.0, 11], [6, 12], [3, 2]])), ["pointing"], 1)
     # two blocks: one hit, two wrong, one missed; the corner: one hit (1 px, the radius is 1.28), two wrong
     assert report.numbers["pointing"]["f1"].value == pytest.approx(2 * 2 / (2 * 2 + 4 + 1))
+
+
+def test_references_are_pointed_at_where_nothing_else_is_and_boxes_end_half_a_pixel_out():
+    boxes = (Region([9.5, 9.5, 19.5, 19.5]), Region([10.5, 20.5, 12.5, 21.5]))
+    picture = replace(sample(), phrases=(Phrase("refer", "two", regions=boxes), Phrase("refer", "a zebra")))
+    two, none = queries_of(picture, ["pointing"])
+    assert [np.argwhere(t)[[0, -1]].tolist() for t in two.targets] == [[[10, 10], [19, 19]], [[21, 11], [21, 12]]]
+    assert none.targets == ()
+    assert len(queries_of(sample(), ["pointing"])) == 2  # the two that ask for points
 
 
 def test_an_answer_survives_its_line():
