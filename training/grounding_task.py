@@ -18,7 +18,7 @@ from getok_drive.errors import InputError
 from getok_drive.tokens.codec import norm_to_px
 from getok_drive.tokens.grammar import Grammar
 from getok_drive.tokens.prompts import IMAGE_END, task_segments
-from getok_drive.tokens.vocab import GRID_SIZE, SIGN_CLASSES
+from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, SIGN_CLASSES
 from getok_drive.types import Box, Scene, Sign
 from training.collate import Layout
 from training.datasets import world
@@ -27,6 +27,7 @@ from training.grounding_grammar import GroundingGrammar, GroundingRefineGrammar,
 from training.grpo_config import GrpoConfig
 from training.object_masks import object_masks
 from training.pictures import Pictures
+from training.recipes.segmentation import class_name
 from training.rewards import Grounding, Refinement, movement_rewards, placement_rewards
 from training.rewards.matching import Label, Predicted
 from training.rollout import Rollout
@@ -78,11 +79,16 @@ def asked_of(sample: Sample, rng: np.random.Generator) -> Asked:
         raise InputError(
             f"{sample.meta.get('source', 'a picture')}: has no phrases with masks and no label pictures to ask about"
         )
-    if not objects:
-        return Asked(sample, "car", ())
-    names = sorted({item.label for item in objects})
+    named = [(name, item) for item in objects if (name := class_name(item, sample))]
+    if not named:
+        there = {box.class_name for box in sample.boxes}  # also what is too small to be asked for
+        absent = [name for name in sample.meta.get("labelled_classes", {}).get("boxes", BOX_CLASSES) if name not in there]
+        if "boxes" not in sample.known or not absent:
+            raise InputError(f"{sample.meta.get('source', 'a picture')}: has no object of a named class to ask about")
+        return Asked(sample, absent[0].replace("_", " "), ())
+    names = sorted({name for name, _ in named})
     name = names[int(rng.integers(len(names)))]
-    return Asked(sample, name.replace("_", " "), tuple(Label(item.mask) for item in objects if item.label == name))
+    return Asked(sample, name, tuple(Label(item.mask) for own, item in named if own == name))
 
 
 @dataclass(slots=True)
@@ -114,11 +120,9 @@ class GroundingTask:
 
     def at(self, step: int) -> list[Asked]:
         """See `Task`."""
-        first = self.pictures.first(step)
-        return [
-            asked_of(sample, np.random.default_rng((self.config.seed, 2, first + number)))
-            for number, sample in enumerate(self.pictures.at(step))
-        ]
+        return self.pictures.at(
+            step, lambda sample, number: asked_of(sample, np.random.default_rng((self.config.seed, 2, number)))
+        )
 
     def validation(self, count: int) -> list[Asked]:
         """Questions about frames of the world's validation seeds."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from getok_drive.errors import InputError
 from getok_drive.tokens.elements import propose_ids
 from getok_drive.tokens.parsing import parse
 from training.datasets import world
@@ -18,11 +22,18 @@ from training.targets import elements_of
 WORLD_SEEDS = world.TRAIN_SEEDS[len(world.TRAIN_SEEDS) // 2 :]  # pictures that supervised training does not get to
 
 
+TRIES = 32  # pictures that may be of no use in a row before a run gives up
 _OTHER = 5_000_000  # so many pictures on is the other one of a curriculum's two
+_NEXT = 100_003  # and so many the one that takes the place of one that is of no use
+Item = TypeVar("Item")
 
 
 def _elements(sample: Sample) -> int:
     return len(sample.lanes) + len(sample.drivable) + len(sample.boxes) + len(sample.signs) + len(sample.phrases)
+
+
+def _itself(sample: Sample, number: int) -> Any:
+    return sample
 
 
 class Pictures:
@@ -32,17 +43,39 @@ class Pictures:
         self._config, self._size_wh, self._rank, self._world_size = config, size_wh, rank, world_size
         self._source = None if config.data == "world" else open_source(config.data, "train", masks=config.task == "grounding")
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._told: set[str] = set()
 
     def first(self, step: int) -> int:
         """Number in the run of the step's first picture of this process."""
         return (step * self._world_size + self._rank) * self._config.prompts
 
-    def at(self, step: int) -> list[Sample]:
-        """The step's pictures of this process."""
+    def at(self, step: int, make: Callable[[Sample, int], Item] = _itself) -> list[Item]:
+        """The step's pictures of this process.
+
+        Args:
+            step: number of the step.
+            make: what becomes of a picture, from it and its number in the run. A picture that cannot be read, or of which
+                nothing can be made (`InputError`), is named on stderr, once, and another one takes its place.
+
+        Raises:
+            InputError: `TRIES` pictures in a row gave nothing.
+        """
         numbers = range(self.first(step), self.first(step) + self._config.prompts)
-        if step >= self._config.curriculum_steps:
-            return [self._load(number) for number in numbers]
-        return [min(self._load(number), self._load(number + _OTHER), key=_elements) for number in numbers]
+        return [self._made(number, step < self._config.curriculum_steps, make) for number in numbers]
+
+    def _made(self, number: int, easier: bool, make: Callable[[Sample, int], Item]) -> Item:
+        problem = ""
+        for attempt in range(TRIES):
+            at = number + attempt * _NEXT
+            try:
+                samples = [self._load(at), *([self._load(at + _OTHER)] if easier else [])]
+                return make(min(samples, key=_elements), number)
+            except InputError as error:
+                problem = str(error)
+                if problem not in self._told:
+                    self._told.add(problem)
+                    print(f"left out: {problem}", file=sys.stderr)
+        raise InputError(f"data={self._config.data}: {TRIES} pictures in a row gave nothing; the last: {problem}")
 
     def _load(self, number: int) -> Sample:
         if self._source is None:

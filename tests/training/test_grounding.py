@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch")
 from getok_drive.errors import InputError  # noqa: E402
 from getok_drive.tokens.codec import from_text  # noqa: E402
 from getok_drive.tokens.vocab import TOKENS  # noqa: E402
+from getok_drive.types import Box  # noqa: E402
+from tests.training.datasets.minis import write, write_text  # noqa: E402
 from training import grpo  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.grounding_grammar import GroundingGrammar, GroundingRefineGrammar, corners_px, read_grounding  # noqa: E402
@@ -134,6 +136,55 @@ def test_questions_come_from_phrases_or_label_pictures():
     one = task("placement")
     text = one.tokenizer.decode([*one.layout.after, *one.dialogue(found).opening])
     assert found.text in text and text.startswith("<|vision_end|>") and text.endswith("assistant\n")
+
+
+def test_questions_name_classes_and_never_say_that_something_small_is_not_there():
+    semantic = np.full((56, 112), 6, np.uint8)
+    semantic[20:40, 30:60] = 3
+    rng = np.random.default_rng(0)
+    image = np.zeros((56, 112, 3), np.uint8)
+    asked = {asked_of(Sample(image, known=(), masks={"semantic": semantic}, meta={"dataset": "idd"}), rng).text for _ in range(9)}
+    assert asked == {"vehicle", "sky"}  # not the numbers 3 and 6
+    with pytest.raises(InputError, match="no object of a named class"):
+        asked_of(Sample(image, known=(), masks={"semantic": semantic}, meta={"dataset": "comma10k"}), rng)
+    tiny = np.zeros((56, 112), np.uint16)
+    tiny[30, 40:42] = 1  # a car too small to be asked for
+    found = asked_of(Sample(image, boxes=(Box([39.5, 29.5, 41.5, 30.5], "car"),), masks={"instance": tiny}), rng)
+    assert found.labels == ()
+    assert found.text not in ("car", "")
+
+
+def test_a_picture_of_no_use_is_passed_over_not_the_end_of_the_run(tmp_path, capsys):
+    from training.pictures import Pictures
+
+    for number in range(4):
+        write(tmp_path / f"{number}.png", np.full((56, 112, 3), 60 * number, np.uint8))
+    (tmp_path / "2.png").write_bytes(b"broken")
+    phrase = {"task": "refer", "text": "it", "regions": [{"rle": {"size": [56, 112], "counts": [100, 200, 5972]}}]}
+    lines = [
+        {
+            "schema": "getok-drive/2",
+            "image": f"{n}.png",
+            "size_wh": [112, 56],
+            "known": [],
+            "meta": {},
+            "phrases": [phrase] * (n > 0),
+        }
+        for n in range(4)
+    ]
+    write_text(tmp_path / "train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    config = override(grpo.PRESETS["tiny"], ["task=grounding", f"data=jsonl:{tmp_path}", "prompts=8"])
+
+    def ask(sample, number):
+        return asked_of(sample, np.random.default_rng(number))
+
+    seen = [[int(asked.sample.image_bgr[0, 0, 0]) for asked in Pictures(config, (112, 56)).at(1, ask)] for _ in range(2)]
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {60, 180}  # the first has no phrase, the third cannot be read
+    assert "2.png: not a picture" in capsys.readouterr().err
+    write_text(tmp_path / "train.jsonl", json.dumps(lines[0]) + "\n")
+    with pytest.raises(InputError, match=r"in a row gave nothing; the last: 0\.png: has no phrases"):
+        Pictures(config, (112, 56)).at(0, ask)
 
 
 def test_a_box_of_one_cell_has_the_cells_extent():
