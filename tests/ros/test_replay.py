@@ -146,12 +146,16 @@ def test_a_damaged_bag_gives_what_it_has(tmp_path: Path, capsys: pytest.CaptureF
     bag = write_bag(tmp_path / "bag", "SQLITE3")
     (path,) = bag.glob("*.db3")
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 : len(data) * 3 // 4] = b"\xff" * (len(data) * 3 // 4 - len(data) // 2)
+    start, stop = (len(data) * 30 // 100, len(data) * 35 // 100)
+    data[start:stop] = b"\xff" * (stop - start)
     path.write_bytes(data)
     bundle = scripted.write_bundle(tmp_path / "bundle")
     words = [str(bag), "--out", str(tmp_path / "out"), "--bundle", str(bundle), "--backend", "fake", "--no-video"]
     assert replay.main(words) == 2
     assert "the bag is damaged after" in capsys.readouterr().err
+    scenes = (tmp_path / "out/scenes.jsonl").read_text().splitlines()
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert scenes and sum(camera["processed"] for camera in report["cameras"].values()) == len(scenes)
 
 
 def evaluate(command: str, folder: Path) -> dict:
