@@ -58,7 +58,8 @@ def open_bag(path: Path) -> Any:
         reader = AnyReader([path], default_typestore=types)
         reader.open()
     except Exception as error:  # rosbags' own errors have no common base for damaged files
-        raise InputError(f"{path}: cannot be read as a bag: {error}") from error
+        how = "where a recorder was killed, mcap recover FILE (MCAP) or ros2 bag reindex FOLDER mends it"
+        raise InputError(f"{path}: cannot be read as a bag: {error}; {how}") from error
     return reader
 
 

@@ -189,9 +189,11 @@ class CameraInput(CameraIntake):
         transforms: StaticTransforms | None = None,
     ) -> None:
         name, compressed = params.cameras[index], params.transport == "compressed"
-        topic = params.image_topic.format(camera=name) + ("/compressed" if compressed else "")
-        info_topic = node.resolve_topic_name(params.info_topic.format(camera=name))
-        image_topic = node.resolve_topic_name(topic)
+        # Names before remapping: what is created by a name that was remapped already would be remapped a second time. As
+        # image_transport has it, a remapping of the image topic holds for its compressed twin, too.
+        image_name, self._info_name = params.image_topic.format(camera=name), params.info_topic.format(camera=name)
+        self._image_name = f"{node.resolve_topic_name(image_name)}/compressed" if compressed else image_name
+        image_topic, info_topic = node.resolve_topic_name(self._image_name), node.resolve_topic_name(self._info_name)
         super().__init__(name, image_topic, info_topic, compressed, calibration, transforms, params.ground_frame)
         self._node, self._index, self._slots = node, index, slots
         self._group = MutuallyExclusiveCallbackGroup()
@@ -209,7 +211,7 @@ class CameraInput(CameraIntake):
             self._reliable = self._publishers_are_reliable()
             self._subscribe_images()
             self._infos = self._node.create_subscription(
-                CameraInfo, self.info_topic, self.take_info, qos, callback_group=self._group, raw=True
+                CameraInfo, self._info_name, self.take_info, qos, callback_group=self._group, raw=True
             )
 
     def unsubscribe(self) -> None:
@@ -244,11 +246,11 @@ class CameraInput(CameraIntake):
             durability=DurabilityPolicy.VOLATILE,
         )
         self._images = self._node.create_subscription(
-            self.kind, self.image_topic, self._on_image, qos, callback_group=self._group, raw=True
+            self.kind, self._image_name, self._on_image, qos, callback_group=self._group, raw=True
         )
 
     def _publishers_are_reliable(self) -> bool:
-        found = self._node.get_publishers_info_by_topic(self.image_topic)
+        found = self._node.get_publishers_info_by_topic(self._image_name)  # which remaps
         return bool(found) and all(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found)
 
     def _on_image(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from getok_drive.ros.params import NodeParams
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 _WINDOW = 20  # processed frames that medians and rates look back on
+_FRESH_S = 30.0  # a frame finished longer ago says nothing about how busy the node is now
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,12 @@ class CameraHealth:
     def processing_ms(self, now_s: float) -> float | None:
         """What a frame takes: the latest frames' median, or the time that the one in work has taken already, if that is longer.
 
-        None before there is either. So a node that is stuck in its first frame does not look idle.
+        None where there is neither: before the first frame, and some time after the last. So a node that is stuck in its first
+        frame does not look idle, and one whose cameras are silent does not look overloaded.
         """
         with self._lock:
-            found = [statistics.median(row[1] for row in self._recent)] if self._recent else []
+            recent_ms = [ms for finished_s, ms, _ in self._recent if now_s - finished_s <= _FRESH_S]
+            found = [statistics.median(recent_ms)] if recent_ms else []
             if self._work_since_s is not None:
                 found.append((now_s - self._work_since_s) * 1e3)
         return max(found, default=None)
@@ -112,7 +116,6 @@ class CameraHealth:
         slow_ms = self.processing_ms(now_s)
         with self._lock:
             quiet_s = now_s - (self._alive_since_s if self._received_s is None else self._received_s)
-            span_s = self._recent[-1][0] - self._recent[0][0] if len(self._recent) > 1 else 0.0
             ages_ms = [row[2] for row in self._recent]
             values = {
                 "topic": topic,
@@ -134,7 +137,7 @@ class CameraHealth:
                 values["processing, median [ms]"] = f"{statistics.median(row[1] for row in self._recent):.1f}"
                 values["age at publication, median [ms]"] = f"{statistics.median(ages_ms):.1f}"
                 values["age at publication, largest [ms]"] = f"{max(ages_ms):.1f}"
-                values["rate [Hz]"] = f"{(len(ages_ms) - 1) / span_s:.2f}" if span_s > 0 else "0"
+                values["rate [Hz]"] = f"{_rate_hz([row[0] for row in self._recent], now_s):.2f}"
             if self._problem:
                 values["last problem"] = self._problem
             news, self._news = self._news, 0
@@ -151,6 +154,14 @@ class CameraHealth:
         if slow_ms is not None and slow_ms > params.slow_warn_ms:
             return Verdict(WARN, f"processing takes {slow_ms:.0f} ms, above slow_warn_ms", values)
         return Verdict(OK, "running" if self._taken else "waiting for the first image", values)
+
+
+def _rate_hz(finished_s: Sequence[float], now_s: float) -> float:
+    """Frames a second; a pause that is longer than the usual one lowers it while it lasts."""
+    count, span_s = len(finished_s) - 1, finished_s[-1] - finished_s[0]
+    if count < 1 or span_s <= 0.0:
+        return 0.0
+    return count / max(span_s, now_s - span_s / count - finished_s[0])
 
 
 class DegradeControl:

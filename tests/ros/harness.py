@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,16 @@ class Client:
         self.processes.remove(process)
         process.log.unlink()
 
-    def perception(self, *, env: dict[str, str] | None = None, **parameters: object) -> Process:
+    def perception(
+        self, *, env: dict[str, str] | None = None, remap: Mapping[str, str] | None = None, **parameters: object
+    ) -> Process:
         """Starts the perception node over the scripted backend unless told otherwise; waits until its services are there."""
         if "bundle" not in parameters:
             parameters["bundle"] = write_bundle(self.folder / "scripted")
         # a crowded machine must not send a test into degraded mode
         settings = {"backend": "fake", "diagnostics_period_s": 0.2, "max_age_s": 2.0, "degrade": "never", **parameters}
         args = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+        args += [word for name, to in (remap or {}).items() for word in ("-r", f"{name}:={to}")]
         process = self.start("scripted", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
         self.wait(lambda: self.node.count_services(f"{NODE}/change_state") > 0 or not process.alive, what="services of the node")
         assert process.alive, process.output()

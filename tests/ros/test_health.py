@@ -125,6 +125,17 @@ def test_a_frame_that_does_not_end_is_slow_long_before_it_ends() -> None:
     assert health.processing_ms(2.9) is None
 
 
+def test_what_is_over_does_not_look_like_now() -> None:
+    """20 slow images, then a silent camera: the rate sinks, and the node is not overloaded any more."""
+    health, params = CameraHealth(0.0), NodeParams(watchdog_s=3600.0)
+    for step in range(20):
+        health.processed(10.0 + step, 900.0, 950.0, {}, truncated=False)
+    assert verdict(health, 29.5, params).values["rate [Hz]"] == "1.00" and health.processing_ms(29.5) == 900.0
+    later = verdict(health, 106.0, params)
+    assert later.values["rate [Hz]"] == "0.20" and later.level == OK
+    assert health.processing_ms(106.0) is None
+
+
 def test_a_rejection_is_reported_once_and_counted_for_good() -> None:
     health = CameraHealth(0.0)
     health.received(0.1, superseded=False)

@@ -306,6 +306,21 @@ def test_several_cameras_take_turns(ros: Client) -> None:
         assert all(s.camera == camera.name and stamp_ns(s.header.stamp) in camera.stamps for s in found)
 
 
+@pytest.mark.parametrize("kind", [Image, CompressedImage])
+def test_two_cameras_can_be_swapped_by_remapping(ros: Client, kind: Any) -> None:
+    """A name that has been remapped must not be remapped again; and the rule for an image holds for its compressed twin."""
+    swapped = {"left/image_raw": "/right/image_raw", "right/image_raw": "/left/image_raw"}
+    transport = "raw" if kind is Image else "compressed"
+    ros.perception(cameras="[left, right]", transport=transport, remap=swapped)
+    ros.activate()
+    scenes = ros.collect(Scene, f"{NODE}/right/scene")
+    camera = Camera(ros, "left", kind).connected()
+    camera.send_until(lambda: scenes)
+    assert scenes[0].camera == "right" and scenes[0].header.frame_id == "left_optical"
+    topic = f"/left/image_raw{'' if kind is Image else '/compressed'}"
+    ros.wait(lambda: ros.value("right", "topic") == topic and ros.value("right", "publishers") == "1")
+
+
 def test_services_and_parameters_while_running(ros: Client) -> None:
     ros.perception()
     ros.activate()
