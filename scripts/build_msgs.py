@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 WORKSPACE = Path(__file__).resolve().parent.parent / "ros2_ws"
@@ -43,6 +44,12 @@ def environment() -> dict[str, str]:
     return env
 
 
+def build_requirements() -> Path:
+    """Pins of the build tools, for the distribution whose wheels this environment holds."""
+    kilted = any(metadata.distributions(name="ros-kilted-rclpy"))
+    return WORKSPACE / f"requirements-build{'-kilted' if kilted else ''}.txt"
+
+
 def run(*command: str | Path, cwd: Path | None = None) -> None:
     """Runs a command quietly; on failure shows what it wrote and stops."""
     done = subprocess.run(
@@ -58,7 +65,7 @@ def check_tools() -> None:
         sys.exit("rclpy is not installed here: pip install -e '.[ros]' (x86_64 Linux), or source a ROS 2 and use colcon.")
     if not (PREFIX / "share" / "rosidl_default_generators").is_dir():
         sys.exit(f"The message generators are not installed here: run again with --install-tools, or pip install -r "
-                 f"{WORKSPACE / 'requirements-build.txt'}")  # fmt: skip
+                 f"{build_requirements()}")  # fmt: skip
     if not (shutil.which("c++") or shutil.which("g++") or os.environ.get("CXX")):
         sys.exit("No C++ compiler found: install g++ (Debian, Ubuntu: apt install g++) or set CXX.")
 
@@ -92,7 +99,7 @@ def main() -> None:
         print(f"getok_drive_msgs is up to date in {PREFIX}")
         return
     if args.install_tools:
-        run(sys.executable, "-m", "pip", "install", "-q", "-r", WORKSPACE / "requirements-build.txt")
+        run(sys.executable, "-m", "pip", "install", "-q", "-r", build_requirements())
     check_tools()
     if args.wheel is not None:
         run(sys.executable, "-m", "pip", "install", "-q", "scikit-build-core>=0.10")
