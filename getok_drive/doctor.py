@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -48,7 +49,7 @@ def examine(bundle: str) -> list[Check]:
         _optional("cuda", _cuda),
         _optional("read video", _video),
         _optional("mcap", lambda: _version("mcap")),
-        _optional("ros 2", lambda: _version("rclpy")),
+        _optional("ros 2", _ros),
         _optional("world", _world),
     ]
 
@@ -142,6 +143,18 @@ def _video() -> str:
     if frames != 3:
         raise GetokError(f"wrote 3 frames as MP4 but read back {frames}; OpenCV {cv2.__version__} lacks a codec")
     return "MP4 written and read back"
+
+
+def _ros() -> str:
+    """What the node imports: rclpy, our messages, and the standard ones, which no other check would miss."""
+    _version("rclpy")
+    if importlib.util.find_spec("getok_drive_msgs") is None:
+        raise GetokError(
+            "rclpy is there, getok_drive_msgs is not: python scripts/build_msgs.py, or colcon build in ros2_ws and source"
+        )
+    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # as the node does: how the wheels find their own libraries
+    importlib.import_module("getok_drive.ros.node")
+    return "rclpy and getok_drive_msgs; the node can run"
 
 
 def _world() -> str:

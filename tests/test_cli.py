@@ -1,9 +1,11 @@
 """The command line, with a real (tiny, untrained) model: files on disk in, files on disk out."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ import pytest
 
 from getok_drive import cli
 from getok_drive.bundle import Bundle
-from getok_drive.errors import BackendError
+from getok_drive.errors import BackendError, GetokError
 from getok_drive.pipeline import Perceiver
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -249,6 +251,15 @@ def test_doctor(tiny_bundle, tmp_path, capsys):
     assert checks["run on onnx"]["state"] == checks["read video"]["state"] == "ok"
     assert cli.main(["doctor", "--bundle", str(tmp_path)]) == 1
     assert "fail  bundle" in capsys.readouterr().out
+
+
+def test_the_doctor_does_not_call_a_ros_without_our_messages_well(monkeypatch):
+    from getok_drive import doctor
+
+    monkeypatch.setitem(sys.modules, "rclpy", types.ModuleType("rclpy"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "getok_drive_msgs" else object())
+    with pytest.raises(GetokError, match="getok_drive_msgs is not"):
+        doctor._ros()
 
 
 def test_replay_hands_over_or_says_what_is_missing(capsys):

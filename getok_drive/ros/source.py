@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 from getok_drive_msgs.msg import Scene
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -83,9 +84,9 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
             "width_px": 0, "height_m": 1.4, "pitch_down_deg": 2.0, "fov_deg": 60.0, "calibration_out": "",
             "ground_truth": False,
         }  # fmt: skip
-        for name, value in defaults.items():
-            self.declare_parameter(name, value)
-        get = {name: self.get_parameter(name).value for name in defaults}
+        for name, value in defaults.items():  # what reads as a number on the command line (a camera, 10 Hz) is taken as meant
+            self.declare_parameter(name, value, ParameterDescriptor(name=name, dynamic_typing=True))
+        get = {name: _as(value, self.get_parameter(name).value, name) for name, value in defaults.items()}
         self.finished = threading.Event()
         self._camera, self._encoding = str(get["camera"]), str(get["encoding"])
         image_msg(np.zeros((2, 2, 3), np.uint8), self._encoding)  # fails at once for an unknown encoding
@@ -111,7 +112,7 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
             self.create_publisher(Scene, f"{prefix}/{LABELS_NAME}", QoSProfile(depth=10)) if get["ground_truth"] else None
         )
         self.sent = 0
-        rate_hz = float(get["rate_hz"]) or feed.rate_hz
+        rate_hz = get["rate_hz"] or feed.rate_hz
         self._timer = self.create_timer(1.0 / rate_hz, self._publish)
         self.get_logger().info(f"publishing {get['source']} at {rate_hz:g} Hz, {feed.size_wh[0]}x{feed.size_wh[1]} px")
 
@@ -139,6 +140,18 @@ class CameraSource(Node):  # type: ignore[misc]  # rclpy is untyped
     def release(self) -> None:
         """Says how much was sent; transport losses can be told from that."""
         self.get_logger().info(f"sent {self.sent} images")
+
+
+def _as(default: Any, value: Any, name: str) -> Any:
+    """A parameter's value in its default's type; a whole number counts as text and as a decimal number, too."""
+    kind = type(default)
+    if type(value) is int and kind in (str, float):
+        value = kind(value)
+    if type(value) is not kind:
+        raise InputError(f"{name}: expected {kind.__name__}, got {value!r}")
+    if kind is float and name.endswith("_hz") and not value >= 0.0:
+        raise InputError(f"{name}: {value} Hz is no rate; 0 takes the source's own")
+    return value
 
 
 def write_calibration(path: Path, camera: str, calibrated: Calibrated) -> None:

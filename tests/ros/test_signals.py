@@ -97,3 +97,15 @@ def test_camera_source_ends_with_its_source_and_on_signals(ros: Client) -> None:
     source = ros.start("camera_source", "-p", f"source:={ros.picture()}")
     ros.wait(lambda: ros.node.count_publishers("/camera/image_raw") > 0)
     assert source.stop(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("source:=987654", "camera 987654 cannot be opened"), ("rate_hz:=-5.0", "no rate"), ("loop:=often", "loop: expected bool"),
+     ("encoding:=nv12", "cannot be made here")],
+)  # fmt: skip
+def test_camera_source_refuses_by_name(ros: Client, setting: str, words: str) -> None:
+    """And a camera's number, which reads as a number, is a source."""
+    source = ros.start("camera_source", "-p", "source:=world:3", "-p", "max_frames:=1", "-p", "rate_hz:=10", "-p", setting)
+    ros.wait(lambda: not source.alive, what="end of the source")
+    assert source.popen.returncode == 1 and words in source.output()
