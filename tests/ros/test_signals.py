@@ -106,6 +106,7 @@ def test_camera_source_ends_with_its_source_and_on_signals(ros: Client) -> None:
 )  # fmt: skip
 def test_camera_source_refuses_by_name(ros: Client, setting: str, words: str) -> None:
     """And a camera's number, which reads as a number, is a source."""
-    source = ros.start("camera_source", "-p", "source:=world:3", "-p", "max_frames:=1", "-p", "rate_hz:=10", "-p", setting)
+    settings = [one for one in (f"source:={ros.picture()}", "rate_hz:=10") if one.partition(":")[0] != setting.partition(":")[0]]
+    source = ros.start("camera_source", *[word for one in (*settings, setting) for word in ("-p", one)])
     ros.wait(lambda: not source.alive, what="end of the source")
     assert source.popen.returncode == 1 and words in source.output()
