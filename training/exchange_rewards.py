@@ -46,7 +46,7 @@ def labels_in(ground_truth: str) -> tuple[str, Sample, list[int] | None]:
         raise InputError(f"ground truth: not written by training.exchange ({type(error).__name__}: {error})") from error
     if stage not in STAGES:
         raise InputError(f"ground truth: stage {stage!r}; expected one of {', '.join(STAGES)}")
-    sample = Sample(empty, found.lanes, found.drivable, found.boxes, found.signs, known=found.known)
+    sample = Sample(empty, found.lanes, found.drivable, found.boxes, found.signs, known=found.known, meta=found.meta)
     return stage, sample, from_text(record["proposal"]) if "proposal" in record else None
 
 
@@ -60,17 +60,19 @@ def judge(
         ground_truths: of each response.
         settings: constants and weights.
     """
-    known: dict[str, tuple[str, Sample, list[int] | None]] = {}
-    results: list[dict[str, float]] = []
-    for response, truth in zip(responses, ground_truths, strict=True):
-        stage, labels, proposal = known.setdefault(truth, labels_in(truth))
+    known = {truth: labels_in(truth) for truth in set(ground_truths)}
+    batches: dict[str, list[tuple[int, Completion]]] = {stage: [] for stage in STAGES}
+    for index, (response, truth) in enumerate(zip(responses, ground_truths, strict=True)):
+        stage, labels, proposal = known[truth]
         ids = from_text(_CHAT.sub("", response))
-        if stage == "placement":
-            result = driving_placement([Completion(labels, ids)], settings)[0]
-        else:
-            result = driving_movement([Completion(labels, proposal or [], ids)], settings)[0]
-        results.append({name: float(value) for name, value in result.items() if np.isfinite(value)})
-    return results
+        completion = Completion(labels, ids) if stage == "placement" else Completion(labels, proposal or [], ids)
+        batches[stage].append((index, completion))
+    results: dict[int, dict[str, float]] = {}
+    for stage, batch in batches.items():
+        rewards = driving_placement if stage == "placement" else driving_movement
+        for (index, _), result in zip(batch, rewards([one for _, one in batch], settings), strict=True):
+            results[index] = {name: float(value) for name, value in result.items() if np.isfinite(value)}
+    return [results[index] for index in range(len(responses))]
 
 
 def compute_scores(reward_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

@@ -19,7 +19,7 @@ datasets = pytest.importorskip("datasets")
 from getok_drive.errors import InputError  # noqa: E402
 from getok_drive.tokens.codec import to_text  # noqa: E402
 from getok_drive.tokens.elements import propose_ids  # noqa: E402
-from training import exchange  # noqa: E402
+from training import exchange, exchange_rewards  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.exchange_rewards import compute_score, compute_scores, judge, scene_rewards  # noqa: E402
 from training.pictures import labels_at_cells  # noqa: E402
@@ -112,6 +112,16 @@ def test_the_reward_is_the_trainers_own():
     theirs = judge([to_text(ids)], [exchange.ground_truth(sample, "placement", None)])[0]
     for name, value in theirs.items():
         assert value == pytest.approx(own[name], abs=2e-3), name  # coordinates are written to 0.01 px
+
+
+def test_answers_to_one_picture_read_its_labels_once(monkeypatch):
+    truths = [exchange.ground_truth(world.render(seed, (448, 252)), "placement", None) for seed in (9, 10)]
+    alone = [judge(["</scene>"], [truth])[0] for truth in truths]
+    read, seen = exchange_rewards.labels_in, []
+    monkeypatch.setattr(exchange_rewards, "labels_in", lambda truth: seen.append(truth) or read(truth))
+    assert judge(["</scene>"] * 4, [truths[0], truths[1], truths[0], truths[1]]) == alone * 2
+    assert sorted(seen) == sorted(truths)
+    assert judge(["no scene at all", ""], [truths[0]] * 2)[0]["overall"] < 0.2
 
 
 def test_other_environments_need_no_torch():

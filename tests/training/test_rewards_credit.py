@@ -12,8 +12,10 @@ from tests.training.test_rewards_driving import (
     DELETE,
     END,
     LANE_CELLS,
+    PARTLY,
     PERFECT,
     STAY,
+    STRAY,
     area,
     car,
     cell,
@@ -87,6 +89,16 @@ def test_kinds_that_are_not_labelled_or_not_paid_earn_nothing():
     free = RewardSettings(driving_placement=type(SETTINGS.driving_placement)(lane_f1=0, lane_closeness=0))
     batch = [Completion(ONLY_LANES, ids) for ids in answers]
     assert not np.concatenate(placement_credit(batch, *completed_scenes(batch), 2, free)).any()
+
+
+def test_classes_that_are_not_labelled_earn_nothing_and_change_nothing():
+    truth = labels(meta=PARTLY)
+    (plain, other), (stray, again) = (placement(truth, answer, END) for answer in (PERFECT, STRAY))
+    inner = len(PERFECT) - 1
+    np.testing.assert_array_equal(stray[:inner], plain[:inner])
+    assert not stray[inner:].any()
+    np.testing.assert_array_equal(other, again)
+    assert placement(labels(), STRAY, END)[0][inner:].any()
 
 
 def test_points_that_were_mended_are_paid_and_the_others_are_not():

@@ -160,6 +160,21 @@ def test_what_is_not_labelled_is_not_judged():
     assert reward["overall"] == 1.0
 
 
+PARTLY = {"labelled_classes": {"boxes": ("car", "truck"), "signs": ("stop",)}}
+STRAY = [*PERFECT[:-1], *car(cell(25, 20), cell(27, 24), word="<cone>"), *sign(cell(5, 5), word="<yield>"), *END]
+
+
+def test_classes_that_are_not_labelled_are_neither_right_nor_wrong():
+    judged = placed(STRAY, labels(meta=PARTLY))
+    assert set(judged.values()) == {1.0}
+    assert placed(STRAY)["detection_f1"] < 1.0 > placed(STRAY)["sign_hits"]
+    truck = placed([*PERFECT[:-1], *car(cell(25, 20), cell(27, 24), word="<truck>"), *END], labels(meta=PARTLY))
+    assert truck["detection_f1"] < 1.0
+    crowd = [*at(cell(24, 18)), *at(cell(30, 30))]
+    ignored = placed([*PERFECT[:-1], *car(cell(25, 20), cell(27, 24)), *END], labels(meta={"ignore_xyxy_px": [np.ravel(crowd)]}))
+    assert ignored["detection_f1"] == ignored["box"] == 1.0
+
+
 def test_truncated_or_faulty_text_loses_its_format():
     assert placed(PERFECT, truncated=True)["format"] == 0.0
     assert placed([*PERFECT[:-1], cell(3, 3), *END])["format"] == 0.0
@@ -235,6 +250,15 @@ def test_deleting_what_is_there_is_punished_and_what_is_not_is_praised():
     kept = moved(PERFECT, [STAY] * 10, nothing)
     assert kept["lane_gain"] == kept["box_refinement"] == kept["point_refinement"] == 0.0
     assert kept["overall"] < phantom["overall"]
+
+
+def test_deleting_what_no_label_can_tell_earns_nothing():
+    kept, gone = [STAY] * 13, [*[STAY] * 10, *[DELETE] * 3]
+    names = ("box_refinement", "point_refinement", "detection_f1", "sign_hits")
+    partly = [{name: moved(STRAY, answers, labels(meta=PARTLY))[name] for name in names} for answers in (kept, gone)]
+    assert partly[0] == partly[1]
+    whole = [moved(STRAY, answers, labels()) for answers in (kept, gone)]
+    assert all(whole[0][name] < whole[1][name] for name in names)
 
 
 def test_an_answer_to_nothing_is_not_judged_by_movement():

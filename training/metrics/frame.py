@@ -155,6 +155,11 @@ def _without_ignored(sample: Sample, scene: Scene) -> Scene:
     return replace(scene, boxes=tuple(box for box, ignored in kept if not ignored))
 
 
+def judged_scene(sample: Sample, scene: Scene) -> Scene:
+    """Without boxes and signs that nobody can judge: of classes that are not labelled, and boxes in ignored regions."""
+    return _without_ignored(sample, _of_labelled_classes(scene, sample))
+
+
 def score_frame(
     sample: Sample,
     scene: Scene,
@@ -185,7 +190,7 @@ def score_frame(
     """
     if scene.image_size_wh != sample.size_wh:
         raise ValueError(f"{key}: the scene is for a picture of {scene.image_size_wh} px, the labels are for {sample.size_wh}")
-    scene = _without_ignored(sample, _of_labelled_classes(scene, sample))
+    scene = judged_scene(sample, scene)
     asked = [kind for kind in KINDS if kind in tasks and kind in sample.known]
     rows: dict[str, FloatArray] = {}
     pairs: dict[str, FloatArray] = {}

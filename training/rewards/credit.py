@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from getok_drive.tokens.reading import Proposed, read_proposal
 from getok_drive.types import Scene
 from training.metrics.assignment import assign_within
 from training.metrics.detection import box_ious
+from training.metrics.frame import judged_scene
 from training.metrics.points import SIGN_RADIUS, point_hits
 from training.metrics.polylines import lane_distances
 from training.rewards.driving import PAPER_SIZE_WH, Completion, polygon_iou
@@ -41,13 +42,15 @@ from training.rewards.matching import FloatArray, match
 from training.rewards.settings import DrivingPlacementWeights, RewardSettings
 from training.samples import Sample
 
+UNKNOWN = -2  # no label, and none was to be expected: its class is not labelled, or it lies in an ignored region
+
 
 @dataclass(frozen=True, slots=True)
 class Quality:
     """Of one kind's elements in one answer, in the text's order.
 
     Attributes:
-        label: of each element, the label that is matched to it; -1 for none.
+        label: of each element, the label that is matched to it; -1 for none; `UNKNOWN` where nobody can judge it.
         value: q of each element, 0..1.
         labels: how many there are.
     """
@@ -84,6 +87,12 @@ def placement_qualities(labels: Sample, scene: Scene, ious: FloatArray, settings
         words = [s.class_name for s in labels.signs], [s.class_name for s in scene.signs]
         hits = [int(hit) for hit in point_hits(truth, words[0], own, words[1], SIGN_RADIUS * size_wh[0])]
         result["sign"] = Quality(hits, [float(hit >= 0) for hit in hits], len(labels.signs))
+    judged = judged_scene(labels, scene)
+    for kind, elements, known in (("box", scene.boxes, judged.boxes), ("sign", scene.signs, judged.signs)):
+        if kind in result and len(known) < len(elements):
+            kept = {id(element) for element in known}
+            label = [UNKNOWN if g < 0 and id(e) not in kept else g for g, e in zip(result[kind].label, elements, strict=True)]
+            result[kind] = replace(result[kind], label=label)
     totals = kind_weights(weights)
     return {kind: quality for kind, quality in result.items() if totals[kind]}
 
@@ -146,6 +155,8 @@ def placement_credit(
                 peers = [q[kind] for q in qualities[first : first + group]]
                 place[kind] = [
                     (weights[kind] * (value - half_f1[kind]), weights[kind] * (value - _baseline(peers, label)))
+                    if label != UNKNOWN
+                    else (0.0, 0.0)
                     for label, value in zip(quality.label, quality.value, strict=True)
                 ]
             result.append(_spread(item, place))
@@ -153,14 +164,14 @@ def placement_credit(
 
 
 def _soft_f1(qualities: Sequence[Quality]) -> float:
-    total = sum(len(q.value) + q.labels for q in qualities)
+    total = sum(len(q.value) - q.label.count(UNKNOWN) + q.labels for q in qualities)
     return 2.0 * sum(sum(q.value) for q in qualities) / total if total else 0.0
 
 
 def _baseline(peers: Sequence[Quality], label: int) -> float:
     """What the group earns on a label; of an element without one, the mean of all that the group wrote of its kind."""
     if label < 0:
-        values = [value for q in peers for value in q.value]
+        values = [value for q in peers for value, other in zip(q.value, q.label, strict=True) if other != UNKNOWN]
         return float(np.mean(values)) if values else 0.0
     if not any(q.labels for q in peers):
         return 0.0

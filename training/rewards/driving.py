@@ -16,9 +16,10 @@ Everything is measured with the project's own metrics (`training.metrics`), so t
 Which labels are right for the propose turn is the caller's choice: cells cannot express what lies between, so `training.grpo`
 hands over labels at their cells' centres, where a perfect proposal earns 1.
 
-Kinds that the data set does not label are NaN. A picture without an element of a kind, rightly left empty, earns 1; an empty
-answer where there is something to find earns 0 for it, and for not repeating itself. Writing every cell loses F1, IoU and
-non-repetition; repeating one element loses F1 (one to one matching) and non-repetition.
+Kinds that the data set does not label are NaN; boxes and signs of classes that it does not label, and boxes in regions that it
+leaves out, are neither right nor wrong (`training.metrics.frame.judged_scene`). A picture without an element of a kind, rightly
+left empty, earns 1; an empty answer where there is something to find earns 0 for it, and for not repeating itself. Writing
+every cell loses F1, IoU and non-repetition; repeating one element loses F1 (one to one matching) and non-repetition.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from training.metrics import culane
 from training.metrics.assignment import assign_culane, assign_within
 from training.metrics.detection import Boxes, box_ious, detection_counts_by_class
 from training.metrics.drivable import region_row
+from training.metrics.frame import judged_scene
 from training.metrics.points import SIGN_RADIUS, point_counts_by_class
 from training.metrics.polylines import lane_distances
 from training.rewards.matching import FloatArray, match
@@ -209,14 +211,14 @@ def placement_reward(item: Completion, scene: Scene, ious: FloatArray, settings:
         "non_repetition": non_repetition(labels, scene, settings),
         **scene_rewards(labels, scene, ious, settings),
         "lane_closeness": lane_closeness(labels, scene, settings.lane_limit) if "lanes" in labels.known else NAN,
-        "box": box_closeness(labels, scene, settings.l1_scale_px) if "boxes" in labels.known else NAN,
+        "box": box_closeness(labels, judged_scene(labels, scene), settings.l1_scale_px) if "boxes" in labels.known else NAN,
     }
     return weighted(rewards, settings.driving_placement)
 
 
 def scene_rewards(labels: Sample, scene: Scene, ious: FloatArray, settings: RewardSettings) -> dict[str, float]:
     """What a scene is worth by each metric; NaN for kinds that are not labelled. ``ious`` as of `lane_ious`."""
-    known = labels.known
+    known, scene = labels.known, judged_scene(labels, scene)
     return {
         "lane_f1": lane_f1(ious, settings.lane_thresholds) if "lanes" in known else NAN,
         "polygon_iou": polygon_iou(labels, scene) if "drivable" in known else NAN,

@@ -11,7 +11,8 @@ Equation 13 needs a mask that a point is in or not. A lane's is its stroke (half
 disc of its metric, an area's vertices belong on its outline, drawn as wide as a lane. Distances to curves replace drawn masks:
 I = distance <= radius. What no offset could have reached (N_3x3 in the paper) is further than radius + reach, where the reach is
 the offsets' greatest total along the diagonal. An element is held against the label that is nearest to its *proposal* (one to
-one, within `lane_limit`); without one, its points should be deleted.
+one, within `lane_limit`); without one, its points should be deleted. Of boxes and signs without a label this is only known where
+their class is labelled; else whatever is done with them earns 0.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def point_refinements(
                 score(k, outlines, settings.lane_radius * width_px)
     if "signs" in labels.known:
         for k, element in enumerate(elements):
-            if element.kind == "sign":
+            if element.kind == "sign" and is_labelled(labels, "signs", element.word):
                 points = [np.reshape(s.point_px, (1, 2)) for s in labels.signs if s.class_name == element.word]
                 score(k, points, SIGN_RADIUS * width_px)
     return scores
@@ -266,7 +267,13 @@ def box_refinements(labels: Sample, elements: Sequence[Moved], settings: RewardS
     label = np.full((len(boxes), 4), np.nan)
     label[p] = truth[g]
     gone = np.array([bool(b.deleted.any()) for b in boxes])
-    return box_refinement(before, after, gone, label, settings.gain_floor)
+    unknown = np.isnan(label[:, 0]) & np.array([not is_labelled(labels, "boxes", b.word) for b in boxes])
+    return np.where(unknown, 0.0, box_refinement(before, after, gone, label, settings.gain_floor))
+
+
+def is_labelled(labels: Sample, kind: str, word: str) -> bool:
+    """Whether the data set labels a class of boxes or signs, see ``labelled_classes`` in `training.recipes.partial`."""
+    return word in labels.meta.get("labelled_classes", {}).get(kind, (word,))
 
 
 def _xyxy(corners_px: FloatArray, half_cell_px: FloatArray) -> FloatArray:
