@@ -24,6 +24,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -71,10 +72,10 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
         self.add_on_set_parameters_callback(self._on_set_parameters)
         services.advertise(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        self.create_timer(
-            self.params.diagnostics_period_s, self._publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup()
-        )
-        self.create_timer(0.5, self._match_qos, callback_group=MutuallyExclusiveCallbackGroup())
+        # Steady under use_sim_time, too: a watchdog must outlive the simulation's clock.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period_s, callback in ((self.params.diagnostics_period_s, self._publish_diagnostics), (0.5, self._match_qos)):
+            self.create_timer(period_s, callback, callback_group=MutuallyExclusiveCallbackGroup(), clock=steady)
 
     # Transitions -------------------------------------------------------------------------------------------------------
 

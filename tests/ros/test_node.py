@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from getok_drive_msgs.srv import LoadBundle, SetElements
 from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import MarkerArray
@@ -381,6 +383,26 @@ def test_degraded_mode_under_overload(ros: Client) -> None:
     camera.send_until(lambda: len(scenes) >= count + 6, period_s=0.03)
     published_s = [stamp_ns(scene.header.stamp) / 1e9 + scene.age_ms / 1e3 for scene in scenes[count:]]
     assert published_s[-1] - published_s[0] > 0.8 * (len(published_s) - 1) / 4.0  # 4 Hz; twenty times as many would be possible
+
+
+def test_under_simulation_time_the_watchdog_needs_no_clock(ros: Client) -> None:
+    """Without /clock (not started, paused, crashed) diagnostics go on; with it, stamps and ages are the simulation's."""
+    ros.perception(use_sim_time=True, watchdog_s=0.5)
+    ros.activate()
+    ros.wait(lambda: ros.status("camera") and ros.status("camera").level == b"\x02" and "nobody" in ros.status("camera").message)
+    scenes = ros.collect(Scene, SCENE)
+    camera, clock = Camera(ros).connected(), ros.node.create_publisher(Clock, "/clock", 10)
+    now = Clock()
+    for second in itertools.count(1000):
+        now.clock.sec = second
+        clock.publish(now)
+        time.sleep(0.1)  # the node's clock follows
+        camera.send(stamp=second * 1_000_000_000 - 20_000_000)
+        time.sleep(0.1)
+        if scenes or second > 1100:
+            break
+    assert scenes and 20.0 <= scenes[0].age_ms < 1500.0
+    ros.wait(lambda: int(ros.value("camera", "images processed") or 0) >= 1)
 
 
 def test_watchdog_and_a_failing_engine(ros: Client) -> None:
