@@ -15,6 +15,7 @@ ARGUMENTS = (
     ("bundle", "nano", "model bundle: name or folder"),
     ("backend", "onnx", "inference backend"),
     ("calibration", "", "calibration file with the cameras' poses"),
+    ("ground_frame", "", "frame on the ground: camera poses from the bag's /tf_static instead of the calibration file"),
     ("topics", "", "image topics, separated by commas; empty: all in the bag"),
     ("tasks", "", "kinds that the bag's labels cover, separated by commas; empty: all"),
     ("realtime", "false", "true: at the bag's own pace, dropping what comes too fast, as on the robot"),
@@ -28,6 +29,8 @@ def launch_setup(context):
     command += ["--bundle", value["bundle"], "--backend", value["backend"]]
     if value["calibration"]:
         command += ["--calibration", value["calibration"]]
+    if value["ground_frame"]:
+        command += ["--ground-frame", value["ground_frame"]]
     if value["topics"]:
         command += ["--topics", *[topic.strip() for topic in value["topics"].split(",")]]
     if value["tasks"]:

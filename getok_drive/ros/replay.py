@@ -24,6 +24,7 @@ from getok_drive.errors import GetokError, InputError
 from getok_drive.ros.accuracy import KINDS
 from getok_drive.ros.bag import SCENE_TYPE, BagWriter, cameras_of, open_bag, read_messages
 from getok_drive.ros.labels import labels_topic, stamp_ns_of
+from getok_drive.ros.transforms import StaticTransforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="nano", help="model bundle: name or folder (default: %(default)s)")
     parser.add_argument("--backend", default="onnx", help="inference backend (default: %(default)s)")
     parser.add_argument("--calibration", default="", help="calibration file with the cameras' poses")
+    parser.add_argument("--ground-frame", default="", help="frame on the ground: camera poses from the bag's /tf_static instead")
     parser.add_argument("--realtime", action="store_true", help="drop what comes too fast, as on the robot")
     parser.add_argument("--max-frames", type=int, default=0, metavar="N", help="stop after N processed frames")
     parser.add_argument("--no-video", action="store_true", help="write no overlay videos")
@@ -61,14 +63,6 @@ def _kinds(text: str) -> tuple[str, ...]:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no kind; use {', '.join(KINDS)}")
     return kinds
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Adds the command to ``getok-drive``; ``options.command(options)`` runs it."""
-    parser: argparse.ArgumentParser = subparsers.add_parser("replay", help="run a ROS bag through the node's pipeline")
-    add_arguments(parser)
-    parser.set_defaults(command=run)
-    return parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,6 +97,15 @@ def labels_in(reader: Any, cameras: dict[str, tuple[str, str, bool]]) -> dict[st
     return found
 
 
+def transforms_in(reader: Any) -> StaticTransforms:
+    """All of a bag's `/tf_static`, read ahead: what is fixed holds for the images before it, too."""
+    tree = StaticTransforms()
+    wanted = [c for c in reader.connections if c.topic == "/tf_static" and c.msgtype == "tf2_msgs/msg/TFMessage"]
+    for connection, _, data in read_messages(reader, wanted):
+        tree.put(reader.deserialize(data, connection.msgtype).transforms)
+    return tree
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the command; 0 when scenes were written, 1 when not a single frame could be used."""
     if options.out.exists() and not options.out.is_dir():
@@ -124,7 +127,8 @@ def _run(reader: Any, cameras: dict[str, tuple[str, str, bool]], options: argpar
             name: sum(c.msgcount for c in reader.connections if c.topic == topic) / seconds
             for name, (topic, _, _) in cameras.items()
         }
-        replay = Replay(cameras, rates_hz, options, writer, labels_in(reader, cameras))
+        transforms = transforms_in(reader) if options.ground_frame else None
+        replay = Replay(cameras, rates_hz, options, writer, labels_in(reader, cameras), transforms)
         started = time.monotonic()
         try:
             replay.play(messages(reader, cameras))

@@ -24,6 +24,7 @@ from getok_drive.ros.images import FrameRejected
 from getok_drive.ros.labels import frame_key
 from getok_drive.ros.markers import scene_to_markers
 from getok_drive.ros.params import NodeParams
+from getok_drive.ros.transforms import StaticTransforms
 from getok_drive.types import Frame, Scene
 from getok_drive.views.files import JsonLines, OverlayFiles
 
@@ -44,13 +45,17 @@ class Replay:
         options: argparse.Namespace,
         writer: BagWriter,
         labels: Mapping[str, Mapping[int, Any]],
+        transforms: StaticTransforms | None = None,
     ) -> None:
+        """``transforms``: poses of the cameras in ``options.ground_frame``; where they lack one, the calibration file's holds."""
         self.processed = 0
         self._labels, self._accuracy = labels, {name: Accuracy(options.tasks) for name in labels}
         self._options, self._writer, self._rates_hz = options, writer, rates_hz
         self._params = NodeParams()
         calibration = load_calibration(options.calibration, tuple(cameras))
-        self._intakes = {name: CameraIntake(name, *where, calibration) for name, where in cameras.items()}
+        self._intakes = {
+            name: CameraIntake(name, *where, calibration, transforms, options.ground_frame) for name, where in cameras.items()
+        }
         self._engine = Engine()
         self._engine.load(options.bundle, options.backend)
         self._rows: list[dict[str, Any]] = []
@@ -103,7 +108,7 @@ class Replay:
         convert_ms = (time.perf_counter() - started) * 1e3
         frame = Frame(capture.image_bgr, capture.stamp_ns, intake.image_topic, self._received[message.camera] - 1)
         scene = self._engine.run(frame, Limits())
-        projector = intake.projector(frame.size_wh, self._params.max_range_m)
+        projector = intake.projector(frame.size_wh, self._params.max_range_m, str(capture.header.frame_id))
         context = Context(capture.header, intake.name, intake.ground_frame if projector else "", projector)
         msg = scene_to_msg(scene, context)
         processing_ms = (time.perf_counter() - started) * 1e3

@@ -149,14 +149,14 @@ def test_replay_launch_gives_a_command_that_replay_understands(monkeypatch: pyte
 
     defaults, actions = launch(
         "replay.launch.py", monkeypatch, bag="b.mcap", topics="/a/image_raw, /b/image_raw", realtime="true", calibration="c.yaml",
-        tasks="lanes, signs",
+        tasks="lanes, signs", ground_frame="base_link",
     )  # fmt: skip
     (process,) = actions
     command = process.kwargs["cmd"]
     assert command[:3] == ["ros2", "run", "getok_drive"] and os.access(PACKAGE / "scripts" / command[3], os.X_OK)
     options = parser().parse_args(command[4:])
     assert str(options.bag) == "b.mcap" and options.topics == ["/a/image_raw", "/b/image_raw"] and options.realtime
-    assert options.tasks == ("lanes", "signs")
+    assert options.tasks == ("lanes", "signs") and options.ground_frame == "base_link"
     assert defaults["bag"] == ""  # it has no default: launch asks for it
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from geometry_msgs.msg import TransformStamped, Vector3
 from getok_drive_msgs import msg as gm
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from getok_drive.errors import InputError
+from getok_drive.geometry.camera import SE3
+from getok_drive.geometry.ground import GroundProjector
 from getok_drive.ros import replay
 from getok_drive.ros.bag import BagWriter, type_name, typestore
 from getok_drive.ros.camera import stamp_ns
@@ -140,6 +143,47 @@ def test_a_bag_from_another_clock_and_cameras_called_by_number(tmp_path: Path) -
     assert (camera["processed"], camera["rejected"], camera["stamped_by_another_clock"]) == (3, {}, 3)
     assert 0 < camera["age_ms"]["p50"] < 60_000
     assert "3 images are stamped by another clock" in (tmp_path / "out/report.md").read_text()
+
+
+def test_poses_from_the_transforms_of_the_bag(tmp_path: Path) -> None:
+    """/tf_static is recorded after the first image, as happens; every scene is in metres all the same."""
+    types, pose = typestore(), SE3.from_mount(height_m=1.5, x_m=0.5)
+    calibrated = Calibrated.guess((160, 90), 60.0, 1.5, 0.0)
+    with rosbags.Writer(tmp_path / "bag", version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:
+        raw = writer.add_connection("/front/image_raw", "sensor_msgs/msg/Image", typestore=types)
+        info = writer.add_connection("/front/camera_info", "sensor_msgs/msg/CameraInfo", typestore=types)
+        tf = writer.add_connection("/tf_static", "tf2_msgs/msg/TFMessage", typestore=types)
+        for number in range(2):
+            msg = image_msg(PICTURE)
+            msg.header = Header(frame_id="front_optical")
+            msg.header.stamp.sec = 1_700_000_000 + number
+            now = stamp_ns(msg.header.stamp)
+            writer.write(info, now, serialize_message(info_msg(calibrated)))
+            writer.write(raw, now + 1, serialize_message(msg))
+        transform = TransformStamped(header=Header(frame_id="base_footprint"), child_frame_id="front_optical")
+        x_m, y_m, z_m = pose.translation_m.tolist()
+        transform.transform.translation = Vector3(x=x_m, y=y_m, z=z_m)
+        q = transform.transform.rotation
+        q.x, q.y, q.z, q.w = Calibrated(calibrated.camera, pose).quaternion_xyzw()
+        make = types.types["tf2_msgs/msg/TFMessage"]
+        one = types.deserialize_cdr(serialize_message(transform), "geometry_msgs/msg/TransformStamped")
+        writer.write(tf, now + 2, types.serialize_cdr(make([one]), "tf2_msgs/msg/TFMessage"))
+    words = [
+        str(tmp_path / "bag"),
+        "--bundle",
+        str(scripted.write_bundle(tmp_path / "bundle")),
+        "--backend",
+        "fake",
+        "--no-video",
+    ]
+    assert replay.main([*words, "--out", str(tmp_path / "out"), "--ground-frame", "base_footprint"]) == 0
+    with rosbags.Reader(tmp_path / "out/scenes") as reader:
+        data = [bytes(d) for c, _, d in reader.messages() if c.topic == "/perception_node/scene"]
+    scenes = [deserialize_message(d, gm.Scene) for d in data]
+    assert len(scenes) == 2 and all(scene.ground_frame_id == "base_footprint" for scene in scenes)
+    near = scenes[0].lanes[0]
+    want = GroundProjector(calibrated.camera, pose).points([[near.points_px[0].x, near.points_px[0].y]])[0]
+    assert (near.points_ground_m[0].x, near.points_ground_m[0].y) == pytest.approx(want[:2], abs=1e-4)
 
 
 def test_a_damaged_bag_gives_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
