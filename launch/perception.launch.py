@@ -4,6 +4,7 @@ Starts the perception node and drives it to active; a camera source, RViz and a 
 """
 
 import copy
+import os
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,7 @@ ARGUMENTS = (
     ("autostart", "true", "false: leave the lifecycle to somebody else"),
     ("use_sim_time", "false", "true: take the time from /clock"),
 )
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Humble and Jazzy; Kilted
 FLAGS = ("ground_truth", "rviz", "record_images", "autostart", "use_sim_time")
 
 
@@ -83,11 +85,10 @@ def launch_setup(context):
     if not cameras:
         raise ValueError("cameras:= names no camera; leave it out, or give names separated by commas")
     calibration = value["calibration"]
-    profile = str(CONFIG / "fastdds_large_images.xml")
-    actions = [
-        SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile),
-        SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
-    ]
+    actions = []
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):  # a profile of the user's own (discovery, networks) stays
+        profile = str(CONFIG / "fastdds_large_images.xml")
+        actions += [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES]
 
     node = LifecycleNode(
         package=PACKAGE,

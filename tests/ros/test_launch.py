@@ -104,8 +104,6 @@ def test_perception_launch_names_real_executables_files_and_parameters(monkeypat
     from_source = (ROOT / "getok_drive/ros/source.py").read_text()
     assert all(f'"{key}":' in from_source for key in source.kwargs["parameters"][0])
     assert Path(rviz.kwargs["arguments"][1]).is_file()
-    for variable in kinds(actions, "SetEnvironmentVariable"):
-        assert Path(variable.args[1]).is_file()
     record = kinds(actions, "ExecuteProcess")[0].kwargs["cmd"]
     pattern = re.compile(record[record.index("-e") + 1])
     assert pattern.fullmatch("/car/perception_node/front/scene") and pattern.fullmatch("/car/front/camera_info")
@@ -128,6 +126,18 @@ def test_perception_launch_activates_after_configuring_only(monkeypatch: pytest.
     assert not kinds(actions, "Node") and not kinds(actions, "ExecuteProcess")
     _, manual = launch("perception.launch.py", monkeypatch, autostart="false")
     assert not kinds(manual, "EmitEvent") and not kinds(manual, "RegisterEventHandler")
+
+
+def test_perception_launch_sets_the_profile_unless_the_user_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    _, actions = launch("perception.launch.py", monkeypatch)
+    found = {variable.args[0]: Path(variable.args[1]) for variable in kinds(actions, "SetEnvironmentVariable")}
+    assert set(found) == set(names) and all(path.is_file() for path in found.values())
+    monkeypatch.setenv(names[0], "/etc/our_discovery_server.xml")
+    _, actions = launch("perception.launch.py", monkeypatch)
+    assert not kinds(actions, "SetEnvironmentVariable")
 
 
 def test_rviz_shows_every_camera_in_its_ground_frame(monkeypatch: pytest.MonkeyPatch) -> None:
