@@ -48,7 +48,7 @@ class FusedAttention:
         head_dim: width of a head.
     """
 
-    counts = ("cached", "total")
+    counts: tuple[str, ...] = ("cached", "total")
 
     def __init__(self, graph: Graph, heads: int, kv_heads: int, head_dim: int) -> None:
         self._graph = graph
@@ -79,12 +79,12 @@ class StandardAttention:
         head_dim: width of a head.
     """
 
-    counts = ("total",)
+    counts: tuple[str, ...] = ("total",)
 
     def __init__(self, graph: Graph, heads: int, kv_heads: int, head_dim: int) -> None:
         self._graph, self._heads, self._kv_heads, self._head_dim = graph, heads, kv_heads, head_dim
-        integers = {
-            "attention.zero": 0, "attention.one": 1, "attention.axis_0": [0], "attention.axis_1": [1], "attention.scalar": [],
+        integers: dict[str, int | list[int]] = {
+            "attention.zero": 0, "attention.one": 1, "attention.axis_0": [0], "attention.axis_1": [1],
             "attention.split": [heads + kv_heads, kv_heads], "attention.turned_split": [heads, kv_heads],
             "attention.parts": [-1, heads + 2 * kv_heads, head_dim],
             "attention.grouped": [1, kv_heads, -1, head_dim], "attention.ungrouped": [heads, -1, head_dim],
@@ -102,7 +102,7 @@ class StandardAttention:
     def _count_along(self, tensor: str, axis: int) -> tuple[str, str]:
         """A tensor's length along an axis as ``(1,)`` and ``(0 .. length - 1)``, both int64."""
         length = self._graph.op("Shape", tensor, start=axis, end=axis + 1)
-        scalar = self._graph.op("Reshape", length, "attention.scalar")
+        scalar = self._graph.op("Squeeze", length, "attention.axis_0")
         return length, self._graph.op("Range", "attention.zero", scalar, "attention.one")
 
     def _places(self) -> str:

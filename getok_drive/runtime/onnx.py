@@ -109,9 +109,9 @@ class OnnxBackend:
         for name, array in self._steering.items():
             _bind_input(binding, name, array)
         _bind_output(binding, "logits", self._logits)
-        for name, array in self._cache.items():
-            _bind_input(binding, name, array)
-            _bind_output(binding, f"new_{name}", array)
+        for name, buffer in self._cache.items():
+            _bind_input(binding, name, buffer)
+            _bind_output(binding, f"new_{name}", buffer)
         if count <= _KEPT_BINDINGS:
             self._bindings[count] = embeddings, binding
         return embeddings, binding
