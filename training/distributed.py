@@ -1,12 +1,14 @@
 """Processes: one way to open accelerate for one process, DDP, FSDP2 and DeepSpeed, and what the trainers must know of them.
 
 The files in ``training/configs`` choose; the trainers read the same for each. Two things are hidden here because accelerate does
-them silently: on the CPU it turns FSDP2 into DDP (`open_accelerator` puts that right, so FSDP2 is tested without a GPU), and
-DeepSpeed takes its optimiser step inside ``backward`` (`one_backward` says which pass is the last).
+them silently: on the CPU it turns FSDP2 and DeepSpeed into DDP (`open_accelerator` puts that right, so both are tested without a
+GPU), and DeepSpeed takes its optimiser step inside ``backward`` (`one_backward` says which pass is the last).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +19,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from torch import Tensor, nn
+from transformers.integrations import unset_hf_deepspeed_config
 
 from getok_drive.errors import ConfigError
 from training.losses import Losses
@@ -33,12 +36,17 @@ def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused
         unused_parameters: whether some steps train only a part of the model (DDP has to look for the part).
 
     Raises:
-        ConfigError: FSDP of version 1 is configured.
+        ConfigError: FSDP of version 1 is configured, or DeepSpeed without being installed.
     """
     _make_visible_to_fsdp()
-    gpu = torch.cuda.is_available()  # without cpu=True, processes on a machine without a GPU would not find each other
+    gpu = torch.cuda.is_available()
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("DeepSpeed is asked for but not installed: pip install --no-build-isolation 'getok-drive[deepspeed]'")
+    if deepspeed and not gpu and "LOCAL_RANK" in os.environ:
+        _deepspeed_over_gloo()
     accelerator = Accelerator(
-        cpu=not gpu,
+        cpu=not gpu and not deepspeed,  # without it, processes on a machine without a GPU would not find each other
         mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if gpu else "no"),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_parameters)],
     )
@@ -55,7 +63,17 @@ def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         settings = state.deepspeed_plugin.deepspeed_config
         settings.update(train_micro_batch_size_per_gpu=batch_size, gradient_accumulation_steps=1, gradient_clipping=clip_norm)
+        if not state.deepspeed_plugin.is_zero3_init_enabled():
+            unset_hf_deepspeed_config()  # which accelerate sets regardless, and transformers then builds models in pieces
     return accelerator
+
+
+def _deepspeed_over_gloo() -> None:
+    """Joins the processes of a machine without a GPU; accelerate, left alone, takes each for a run of its own."""
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else it compiles C++ for minutes, for a collective of inference
+    PartialState(backend="gloo")
 
 
 def _make_visible_to_fsdp() -> None:
@@ -65,10 +83,31 @@ def _make_visible_to_fsdp() -> None:
 
 
 def distribute(accelerator: Accelerator, model: nn.Module, *optimizers: torch.optim.Optimizer) -> tuple[Any, ...]:
-    """`Accelerator.prepare`, with bfloat16 autocast around the forward where DeepSpeed only casts the weights."""
+    """`Accelerator.prepare`; for DeepSpeed, which only casts the weights, with bfloat16 autocast and an output that it reads."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _make_visible_to_deepspeed(model)
     if _casts_weights(accelerator):
         model.forward = torch.autocast(accelerator.device.type, torch.bfloat16)(model.forward)  # type: ignore[method-assign]
     return tuple(accelerator.prepare(model, *optimizers))
+
+
+class _Output(dict[str, Any]):
+    """A dataclass's values as a dict, with its attributes."""
+
+    __getattr__ = dict.__getitem__
+
+
+def _make_visible_to_deepspeed(model: nn.Module) -> None:
+    """ZeRO-3 hooks into the tensors that a forward returns; it looks into dicts, and fails on a dataclass with slots."""
+    forward = model.forward
+
+    def visible(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if not isinstance(output, Losses):
+            return output
+        return _Output({field.name: getattr(output, field.name) for field in dataclasses.fields(output)})
+
+    model.forward = visible  # type: ignore[method-assign]
 
 
 def autocast(accelerator: Accelerator) -> AbstractContextManager[None]:

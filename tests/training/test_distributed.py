@@ -1,4 +1,4 @@
-"""Two gloo processes against one (DDP, FSDP2), and the accelerate configurations through accelerate's own parser."""
+"""Two gloo processes against one (DDP, FSDP2, DeepSpeed), and the accelerate configurations through accelerate's own parser."""
 
 from __future__ import annotations
 
@@ -115,6 +115,29 @@ def test_a_sharded_run_resumes(tmp_path):
     for resumed, whole in zip(records(cut), records(tmp_path / "whole")[3:], strict=True):
         for name in ("language", "dense"):  # close, not bit for bit as an unsharded run: see LOG.md
             assert resumed[name] == pytest.approx(whole[name], rel=1e-4), (resumed["step"], name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_on_two_processes_equals_one(tmp_path, stage):
+    """With the project's own configuration, but in single precision; then stopped at step 3 and started again."""
+    pytest.importorskip("deepspeed", reason="needs the extra 'deepspeed'")
+    launched = {**launch_environment(f"zero{stage}"), "ACCELERATE_MIXED_PRECISION": "no", "DS_ACCELERATOR": "cpu"}
+    settings = [*SFT, ONE_STAGE, "ema_decay=0"]
+    one, two, cut = (tmp_path / name for name in ("one", "two", "cut"))
+    assert sft.main([*settings, "batch_size=4", "--out", str(one)]) == 0
+    two_processes("training.sft", [*settings, "batch_size=2", "--out", str(two)], launched)
+    equal(one, two, ["language", "dense", "correct", "grad_norm", "lr"])
+    assert same_final(one, two) < 1e-4
+    cut.mkdir()
+    (two / "checkpoint-0000003").rename(cut / "checkpoint-0000003")
+    two_processes("training.sft", [*settings, "batch_size=2", "--out", str(cut)], launched)
+    assert [record["step"] for record in records(cut)] == [4, 5]
+    for resumed, whole in zip(records(cut), records(two)[3:], strict=True):
+        for name in ("language", "dense", "grad_norm"):
+            assert resumed[name] == pytest.approx(whole[name], rel=1e-5), (resumed["step"], name)
+    assert same_final(two, cut) < 1e-6
 
 
 def same_final(one: Path, two: Path) -> float:
