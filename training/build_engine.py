@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compiler", choices=Compiler.NAMES, help="default: tensorrt where it is installed, else tensorrt_rtx")
     parser.add_argument(
         "--compute-capability", action="append", default=[], metavar="X.Y",
-        help="GPU generation to compile for, such as 8.6; may be given several times (tensorrt_rtx only; default: all it knows)",
+        help="GPU generation to compile for, such as 8.6; may be given several times (tensorrt_rtx only; default: from 8.0 on)",
     )  # fmt: skip
     parser.add_argument("--capacity", type=int, metavar="N", help="most positions of a conversation (default: the bundle's need)")
     parser.add_argument("--force", action="store_true", help="compile even where the engines are there already")

@@ -19,6 +19,7 @@ _INSTALL = (
     "pip install 'getok-drive[tensorrt]' brings TensorRT for RTX, which compiles on any machine; "
     "pip install tensorrt, or JetPack, brings the one that compiles for the GPU at hand (docs/tensorrt.md)"
 )
+_AMPERE = 8.0  # compute capability
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUDA driver API, CUdevice_attribute
 
 
@@ -77,7 +78,8 @@ class Compiler:
         """Compute capabilities that engines are compiled for, such as ``("8.6",)``.
 
         Args:
-            wanted: by the user; none: all that are known, or that of the GPU at hand.
+            wanted: by the user; none: all known from Ampere on (Turing has no single-precision products in TensorRT for RTX),
+                or that of the GPU at hand.
 
         Raises:
             ConfigError: when one cannot be compiled for here.
@@ -87,7 +89,9 @@ class Compiler:
             raise ConfigError(
                 f"--compute-capability {', '.join(unknown)}: {self.name} {self.version} has {', '.join(known)} here"
             )
-        return tuple(sorted(set(wanted), key=known.index)) if wanted else known
+        if not wanted:
+            return tuple(one for one in known if float(one) >= _AMPERE) if self._portable else known
+        return tuple(sorted(set(wanted), key=known.index))
 
     def _known(self) -> tuple[str, ...]:
         names = [name[2:] for name in dir(self._trt.ComputeCapability) if name.startswith("SM")]
