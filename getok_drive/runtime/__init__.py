@@ -32,6 +32,11 @@ def open_backend(name: str, folder: Path, geometry: Geometry, spec: PositionSpec
         ConfigError: on an unknown name.
         BackendError: when the backend's library is missing, or the model cannot be loaded.
     """
+    if name == "tensorrt":
+        raise ConfigError(
+            "there is no TensorRT backend yet: python -m training.build_engine compiles a bundle's graphs into engines "
+            "(docs/tensorrt.md), but nothing here runs them; expected one of " + ", ".join(sorted(BACKENDS))
+        )
     if name not in BACKENDS:
         raise ConfigError(f"unknown backend {name!r}; expected one of {', '.join(sorted(BACKENDS))}")
     module, made = BACKENDS[name]

@@ -110,6 +110,10 @@ def test_what_cannot_be_is_refused(bundle, backends):
         backends[0].encode(np.zeros((1, 2), np.float32))
     with pytest.raises(ConfigError, match="unknown backend 'magic'"):
         bundle.open_backend("magic")
+    with pytest.raises(
+        ConfigError, match=r"no TensorRT backend yet.*build_engine.*nothing here runs them; expected one of onnx, torch"
+    ):
+        bundle.open_backend("tensorrt")
 
 
 def test_a_graph_that_contradicts_the_contract_is_refused(bundle):
