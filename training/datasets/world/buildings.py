@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world import textures
-from training.datasets.world.canvas import BUILDING, Canvas, Point
+from training.datasets.world.canvas import BUILDING, Canvas, Mips, Point
 from training.datasets.world.kernels import scenery as kernel
 from training.datasets.world.look import Bgr
 from training.datasets.world.things import Spot, Thing
@@ -22,7 +22,7 @@ Wall = tuple[list[Point], float, float, float]  # corners on the canvas, brightn
 
 
 @lru_cache(maxsize=32)
-def facade(index: int) -> list[U8]:
+def facade(index: int) -> Mips:
     """A wall with rows of windows, shop fronts below; 128x160 px for about 12x15 m; and its halvings."""
     rng = np.random.Generator(np.random.PCG64([90, index]))
     w, h = 128, 160
@@ -61,13 +61,13 @@ def facade(index: int) -> list[U8]:
     for _ in range(4):
         last = levels[-1]
         levels.append(cv2.resize(last, (last.shape[1] // 2, last.shape[0] // 2), interpolation=cv2.INTER_AREA))
-    return levels
+    return [cv2.cvtColor(level, cv2.COLOR_BGR2BGRA).view(np.uint32)[..., 0] for level in levels]
 
 
 @lru_cache(maxsize=64)
 def _mean(index: int) -> Bgr:
     """Mean colour of a facade."""
-    return tuple(facade(index)[0].reshape(-1, 3).mean(0).tolist())
+    return tuple(facade(index)[0].view(np.uint8).reshape(-1, 4)[:, :3].mean(0).tolist())
 
 
 def walls(view: View, thing: Thing, spot: Spot) -> list[Wall]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world.dice import Dice, clamp
-from training.datasets.world.kernels.lens import rays_grid
+from training.datasets.world.kernels import lens as kernel
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -67,6 +67,7 @@ class Camera:
         d: ``(5,)`` OpenCV distortion ``k1 k2 p1 p2 k3``.
         grid: where the nodes of a grid over the photograph, `GRID_PX` apart, lie on the canvas: ``(rows, columns, 2)`` float32.
         canvas_wh: size of the level canvas; ``cx``, ``cy`` its principal point.
+        lens: what `kernels.lens.project` is told.
     """
 
     def __init__(self, rig: Rig, size_wh: tuple[int, int]) -> None:
@@ -74,7 +75,7 @@ class Camera:
         if width < 64 or height < 36:
             raise ValueError(f"world: the image must be at least 64x36 px, got {width}x{height}")
         self.rig, self.size_wh = rig, (width, height)
-        self.focal_px = width / 2 / np.tan(rig.fov_rad / 2)
+        self.focal_px = float(width / 2 / np.tan(rig.fov_rad / 2))
         self.k = np.array([[self.focal_px, 0, (width - 1) / 2], [0, self.focal_px, (height - 1) / 2], [0, 0, 1]])
         edge = np.tan(rig.fov_rad / 2)
         self.d = np.array([rig.barrel / edge**2, 0.0, 0.0, 0.0, 0.0])
@@ -87,12 +88,10 @@ class Camera:
     def _place_canvas(self) -> None:
         """Choose the canvas so that it covers the photograph, and keep the coarse grid of the warp."""
         width, height = self.size_wh
-        grid = rays_grid(width, height, GRID_PX, self.focal_px, self.k[0, 2], self.k[1, 2], self.d[0], self.level_R_cam)
-        low = np.floor(grid.min((0, 1))) + GRID_PX // 2 - 2
-        high = np.ceil(grid.max((0, 1))) - GRID_PX // 2 + 2
-        self.cx, self.cy = float(-low[0]), float(-low[1])
-        self.canvas_wh = (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1)
-        self.grid = (grid - low).astype(np.float32)
+        self.grid, self.cx, self.cy, self.canvas_wh = kernel.rays_grid(
+            width, height, GRID_PX, self.focal_px, self.k[0, 2], self.k[1, 2], self.d[0], self.level_R_cam
+        )
+        self.lens = (self.focal_px, self.cx, self.cy, float(self.k[0, 2]), float(self.k[1, 2]), float(self.d[0]))
 
     def _rays(self, image_uv: F64) -> F64:
         """Viewing rays ``(N, 3)`` of photograph pixels, camera axes.
@@ -108,24 +107,17 @@ class Camera:
         scale = radius / np.maximum(target, 1e-12)
         return np.column_stack([bent * np.where(target > 1e-12, scale, 1.0)[:, None], np.ones(len(bent))])
 
-    def maps(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]:
-        """Fixed-point maps for `cv2.remap` from the canvas to the photograph."""
+    def maps(self) -> F32:
+        """Where each pixel of the photograph lies on the canvas, ``(H, W, 2)``, for `cv2.remap`."""
         width, height = self.size_wh
         full_wh = (self.grid.shape[1] * GRID_PX, self.grid.shape[0] * GRID_PX)
         full = cv2.resize(self.grid, full_wh, interpolation=cv2.INTER_LINEAR)
-        full = full[GRID_PX : GRID_PX + height, GRID_PX : GRID_PX + width]
-        fixed, weights = cv2.convertMaps(full, None, cv2.CV_16SC2)  # type: ignore[call-overload]
-        return fixed, weights
+        return full[GRID_PX : GRID_PX + height, GRID_PX : GRID_PX + width]  # type: ignore[return-value]
 
     def to_image(self, canvas_uv: npt.ArrayLike) -> F64:
         """Canvas pixels ``(N, 2)`` to photograph pixels ``(N, 2)``."""
         uv = np.asarray(canvas_uv, dtype=np.float64).reshape(-1, 2)
-        f, r = self.focal_px, self.level_R_cam
-        x, y = (uv[:, 0] - self.cx) / f, (uv[:, 1] - self.cy) / f
-        z = x * r[0, 2] + y * r[1, 2] + r[2, 2]
-        a, b = (x * r[0, 0] + y * r[1, 0] + r[2, 0]) / z, (x * r[0, 1] + y * r[1, 1] + r[2, 1]) / z
-        bend = f * (1 + self.d[0] * (a * a + b * b))
-        return np.column_stack([a * bend + self.k[0, 2], b * bend + self.k[1, 2]])
+        return np.column_stack(kernel.project(uv[:, 0].copy(), uv[:, 1].copy(), self.lens, self.level_R_cam))
 
     def to_canvas(self, image_uv: npt.ArrayLike) -> F64:
         """Photograph pixels ``(N, 2)`` to canvas pixels ``(N, 2)``; inverse of `to_image`."""

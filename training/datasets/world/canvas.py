@@ -23,7 +23,7 @@ NOBODY, ROAD, FIRST_THING_ID = 0, 1, 2
 FIRST_SCENERY_ID = 240
 POLE, BUILDING, VEGETATION, WALL, HOOD, BRIDGE = range(FIRST_SCENERY_ID, FIRST_SCENERY_ID + 6)
 
-Mips = list[U8]  # a picture ``(h, w, 4)``, colour and cover, then its halvings
+Mips = list[npt.NDArray[np.uint32]]  # a picture ``(h, w)``, colour and cover as in `kernels.sprite.level`, then its halvings
 Light = tuple[Bgr, Bgr, Bgr, Bgr]  # columns of a matrix from a picture's three channels to BGR, and an offset
 
 
@@ -73,7 +73,7 @@ class Canvas:
 
     def polygon(self, points: Points, color: Bgr, owner: int = -1, smooth: bool = True) -> None:
         """Fill a convex polygon of canvas points; its pixels go to ``owner`` if that is not negative."""
-        shape = np.array([(int(u * 16), int(v * 16)) for u, v in points], np.int32)
+        shape = np.array([int(c * 16) for point in points for c in point], np.int32).reshape(-1, 2)
         cv2.fillConvexPoly(self.image, shape, color, cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
         if owner >= 0:
             cv2.fillConvexPoly(self.owner, shape, owner, cv2.LINE_8, SHIFT)

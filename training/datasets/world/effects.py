@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from training.datasets.world import textures
 from training.datasets.world.canvas import HOOD, ROAD, Canvas
 from training.datasets.world.dice import Dice, clamp, pick
+from training.datasets.world.kernels.lens import owners_seen
 from training.datasets.world.look import Look
 
 U8 = npt.NDArray[np.uint8]
@@ -125,11 +127,11 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
     """The photograph and the picture of who owns its pixels."""
     look, camera = canvas.look, canvas.view.camera
     width, height = camera.size_wh
-    fixed, weights = camera.maps()
+    maps = camera.maps()
     four = cv2.cvtColor(canvas.image, cv2.COLOR_BGR2BGRA)  # OpenCV warps four channels in half the time of three
-    four = cv2.remap(four, fixed, weights, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    four = cv2.remap(four, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     image = cv2.cvtColor(four, cv2.COLOR_BGRA2BGR)
-    owner = cv2.remap(canvas.owner, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    owner: U8 = owners_seen(canvas.owner, maps)
     rng = Dice(lens.seed, stream)
     scale = width / 448
     if look.weather in ("rain", "snow"):
@@ -153,13 +155,19 @@ def develop(canvas: Canvas, lens: Lens, stream: int) -> tuple[U8, U8]:
     return image, owner
 
 
+@lru_cache(maxsize=8)
+def _corners(width: int, height: int) -> npt.NDArray[np.float32]:
+    """How far out each pixel lies: 0 in the middle, 1 in the corners."""
+    y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
+    return np.asarray((((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2) ** 1.3)
+
+
 def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
     """Glare, windscreen reflection, vignette, saturation and tone curve."""
     height, width = image.shape[:2]
-    if lens.glare or lens.reflection or lens.vignette:
-        small_wh = (width // 8 + 1, height // 8 + 1)
-        y, x = np.arange(small_wh[1], dtype=np.float32)[:, None], np.arange(small_wh[0], dtype=np.float32)[None]
+    small_wh = (width // 8 + 1, height // 8 + 1)
     if lens.glare or lens.reflection:
+        y, x = np.arange(small_wh[1], dtype=np.float32)[:, None], np.arange(small_wh[0], dtype=np.float32)[None]
         layer = np.zeros((small_wh[1], small_wh[0], 3), np.float32)
         if lens.glare:
             azimuth, elevation = canvas.look.sun
@@ -179,8 +187,7 @@ def _light(image: U8, lens: Lens, canvas: Canvas) -> U8:
             ]
         image = cv2.add(image, cv2.resize(np.clip(layer, 0, 255).astype(np.uint8), (width, height)))
     if lens.vignette:
-        r2 = ((x / small_wh[0] - 0.5) ** 2 + (y / small_wh[1] - 0.5) ** 2) * 2
-        gain = np.clip(255 * (1 - lens.vignette * r2**1.3), 0, 255).astype(np.uint8)
+        gain = np.maximum(255 * (1 - lens.vignette * _corners(*small_wh)), 0).astype(np.uint8)
         gain = cv2.cvtColor(cv2.resize(gain, (width, height)), cv2.COLOR_GRAY2BGR)
         image = cv2.multiply(image, gain, scale=1 / 255)
     k = lens.saturation

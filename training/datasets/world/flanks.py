@@ -10,11 +10,13 @@ import numpy.typing as npt
 from training.datasets.world import textures
 from training.datasets.world.canvas import VEGETATION, Canvas
 from training.datasets.world.dice import Dice, pick
-from training.datasets.world.kernels import scenery as kernel
+from training.datasets.world.kernels import flanks as kernel
+from training.datasets.world.kernels.scenery import periodic
 from training.datasets.world.road import Road
 
 F64 = npt.NDArray[np.float64]
 _TEXELS_M = 9.0
+_AHEAD_M = np.append(np.geomspace(1.0, 60.0, 24), np.arange(64.0, 240.0, 8.0))
 
 
 @dataclass(slots=True)
@@ -56,14 +58,14 @@ def sample(rng: Dice, road: Road) -> list[Flank]:
 
 def along(s: F64, metres: float, phase: float) -> F64:
     """Noise over ``s`` with features of about ``metres``."""
-    return np.asarray(kernel.periodic(textures.skyline_noise(), s * (40.0 / metres) + phase))
+    return np.asarray(periodic(textures.skyline_noise(), s * (40.0 / metres) + phase))
 
 
 def draw(canvas: Canvas, flank: Flank) -> None:
     """Draw one flank from the horizon to the picture's edge; nearer columns hide farther ones."""
     view, look = canvas.view, canvas.look
     width = canvas.image.shape[1]
-    s = np.append(np.geomspace(1.0, 60.0, 24), np.arange(64.0, 240.0, 8.0)) + view.s_m
+    s = _AHEAD_M + view.s_m
     s = s[s < view.s_range[1]]
     if len(s) < 4:
         return
@@ -77,27 +79,19 @@ def draw(canvas: Canvas, flank: Flank) -> None:
     low, high = max(int(np.ceil(u.min())), 0), min(int(u.max()), width - 1)
     if high - low < 2:
         return
-    columns = np.arange(low, high + 1, dtype=np.float64)
-    order = np.arange(len(u)) if flank.d_m > 0 else np.arange(len(u))[::-1]
-    column_x = 1.0 / np.interp(columns, u[order], 1.0 / x[order])
-    column_s = np.interp(column_x, x, s) if (np.diff(x) > 0).all() else np.interp(columns, u[order], s[order])
-    base = view.cy + view.f * (view.height_m - view.ground_z(column_x)) / column_x
-    base = np.minimum(base, view.clip_row(column_x)) + 0.5
-    scale = view.f / column_x
-    rise = flank.height_m * np.clip(0.85 + 0.22 * along(column_s, 45.0, flank.phase), 0.3, 1.5)
-    if flank.kind == "woods":
-        rise *= 1 + 0.1 * along(column_s, 6.0, flank.phase * 3)
-        rise *= np.minimum(np.maximum(3.0 * (along(column_s, 90.0, flank.phase * 7) - flank.gap), 0), 1) ** 0.5
-    else:
-        rise *= np.clip(2.0 * (along(column_s, 120.0, flank.phase * 7) - flank.gap), 0, 1)
-    texels = np.exp2(-np.ceil(np.log2(np.maximum(_TEXELS_M / scale, 1.0)))) * _TEXELS_M
+    order = slice(None) if flank.d_m > 0 else slice(None, None, -1)
+    path = (np.ascontiguousarray(part[order]) for part in (u, x, s))
     woods = flank.kind == "woods"
+    column_x, base, rise, scale, texels, along_px = kernel.outline(
+        textures.skyline_noise(), low, high, *path, view.ground, view.crest, view.eye,
+        (flank.height_m, flank.gap, flank.phase, _TEXELS_M), woods,
+    )  # fmt: skip
     if woods:
         color = np.array((40.0, 74.0, 62.0)) * flank.tint
     else:
         color = np.array(look.materials["dry" if int(flank.phase) % 2 else "grass"]) * flank.tint
-    gain, offset = look.shade(min(float(np.median(column_x)), 90.0), flank.d_m * 0.5)
-    kernel.flank(
+    gain, offset = look.shade(min(float(column_x[len(column_x) // 2]), 90.0), flank.d_m * 0.5)
+    kernel.draw(
         canvas.image, canvas.owner, textures.foliage() if woods else textures.terrain(), low, base, rise, scale, texels,
-        column_s * texels, woods, color * gain / 128, np.array(offset), VEGETATION,
+        along_px, woods, color * gain / 128, np.array(offset), VEGETATION,
     )  # fmt: skip

@@ -16,26 +16,16 @@ from training.datasets.world.shadows import Shadow
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
-_HALF = slice(None, None, 2)
 _JOINTS_M = 35.0  # how far they can be seen
-_SOFTENED = 1.25  # contrast that enlarging takes from the texture
 
 
 def _strip(canvas: Canvas, left: Knots, right: Knots) -> npt.NDArray[np.int32]:
-    """Outline of the ground between two lateral offsets: every row near the horizon, every sixth farther down."""
+    """Outline of the ground between two lateral offsets."""
     view = canvas.view
-    count = len(view.rows)
-    pick_rows = np.array([*range(min(24, count - 1)), *range(24, count - 1, 6), count - 1])
-    s, x, y, rows = view.row_s[pick_rows], view.row_x[pick_rows], view.row_y[pick_rows], view.rows[pick_rows].copy()
-    cos = view.row_cos[pick_rows]
-    rows[-1] += 2
-    n = len(rows)
-    outline = np.empty((2 * n, 2))
-    for part, (knots_s, knots_d), way in ((outline[:n], left, 1), (outline[n:], right, -1)):
-        d = knots_d[0] if len(knots_d) == 1 else np.interp(s, knots_s, knots_d)
-        part[:, 0] = np.minimum(np.maximum(view.cx - view.f * (y + d / cos) / x, -20000), 20000)[::way]
-        part[:, 1] = rows[::way]
-    return fixed(outline)
+    outline: npt.NDArray[np.int32] = kernel.strip(
+        view.rows, view.row_s, view.row_x, view.row_y, view.row_cos, np.array(left), np.array(right), view.cx, view.f
+    )
+    return outline
 
 
 def _open_area(canvas: Canvas, junction: Junction) -> npt.NDArray[np.int32] | None:
@@ -120,42 +110,19 @@ def _kerbs(canvas: Canvas) -> None:
 def _relief(canvas: Canvas, rng: Dice, hard: U8, shadows: list[Shadow]) -> tuple[U8, U8]:
     """Gain of the ground, 128 is 1, by texture, shadow, haze and headlights, and noise for worn paint; both at half size."""
     view, road, look = canvas.view, canvas.view.road, canvas.look
-    x, cos, ds = view.row_x[_HALF], view.row_cos[_HALF], 2 * view.row_ds[_HALF]
     shifts = rng.generator.uniform(0, 512, 4).astype(np.float32)
-    fade = 1.0 / (1.0 + (x / 55.0) ** 2)
-    rows = np.zeros((len(x), 12), np.float32)
-    rows[:, kernel.SCALE], rows[:, kernel.MIDDLE] = x * cos / view.f, view.row_y[_HALF] * cos
-    rows[:, kernel.S], rows[:, kernel.TURN] = view.row_s[_HALF], view.row_tan[_HALF]
-    rows[:, kernel.ACROSS], rows[:, kernel.ALONG] = _mip(x / view.f), _mip(np.maximum(ds / 2, x / view.f * 1.5))
-    rows[:, kernel.SOFT] = (0.4 + 0.9 * fade) * (_SOFTENED / 128)
-    rows[:, kernel.HARD] = rng.uniform(0.5, 1.6) * fade * (_SOFTENED / 128)
-    rows[:, kernel.CLEAR] = np.exp(-x / look.visibility_m) * 128
+    rows = kernel.describe(
+        view.row_x, view.row_y, view.row_s, view.row_cos, view.row_tan, view.row_ds, view.f, rng.uniform(0.5, 1.6),
+        look.visibility_m, _JOINTS_M if road.concrete else 0.0, look.beam,
+    )  # fmt: skip
     slow = rng.uniform(0.04, 0.14) / 128
-    tracks = _tracks(rng, road.lane_width_m)
+    worn = kernel.tracks(road.lane_width_m, rng.uniform(-0.09, 0.09), rng.uniform(0.0, 0.16))
     joint_m = rng.uniform(4, 6) if road.concrete else 1.0
-    if road.concrete:
-        rows[:, kernel.JOINT] = np.where(x <= _JOINTS_M, np.maximum(ds, 0.05), 0.0)
-    if look.beam > 0:
-        rows[:, kernel.BEAM] = look.beam * (1 - np.exp(-((x / 4.5) ** 2))) * np.exp(-x / 28.0)
-        rows[:, kernel.ASIDE] = x / (view.f * (2.5 + 0.22 * x))
     return kernel.relief(  # type: ignore[no-any-return]
         rows, np.float32(view.cx), hard, (textures.asphalt(), textures.terrain(), textures.blotches()), shifts, np.float32(slow),
-        tracks, (road.lane_d[0] if road.lane_d else 0.0, road.lane_width_m), joint_m, _cast(shadows, hard.shape, view.horizon),
+        worn, (road.lane_d[0] if road.lane_d else 0.0, road.lane_width_m), joint_m, _cast(shadows, hard.shape, view.horizon),
         np.float32(max(look.shadow, 0.35) / 255), np.float32(sum(look.ambient) / 3),
     )  # fmt: skip
-
-
-def _mip(metres: F64) -> F64:
-    """Texels a metre: 3 cm each, doubled until as wide as ``metres``; fractal noise allows it."""
-    return np.asarray(np.exp2(-np.ceil(np.log2(np.maximum(metres / 0.03, 1.0)))) / 0.03)
-
-
-def _tracks(rng: Dice, width: float) -> F32:
-    """Tyre tracks and the oil stripe over the width of a lane."""
-    x = np.linspace(-0.5, 0.5, 128)
-    strength, oil = rng.uniform(-0.09, 0.09), rng.uniform(0.0, 0.16)
-    profile = 1 + strength * np.exp(-(((np.abs(x) * width - 0.8) / 0.3) ** 2)) - oil * np.exp(-((x * width / 0.35) ** 2))
-    return profile.astype(np.float32)
 
 
 def _cast(shadows: list[Shadow], shape: tuple[int, ...], top: int) -> tuple[U8, U8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
@@ -11,14 +10,14 @@ import numpy.typing as npt
 
 from getok_drive.types import Box, DrivableArea, Lane, Sign
 from training.datasets.world.canvas import FIRST_SCENERY_ID, ROAD, Canvas
-from training.datasets.world.kernels.lines import seen
-from training.datasets.world.kernels.owners import census
+from training.datasets.world.kernels.lines import traces
+from training.datasets.world.kernels.owners import survey
+from training.datasets.world.kernels.polygons import simple
 from training.datasets.world.paint import DrawnLine
 from training.datasets.world.things import Thing
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
-F64 = npt.NDArray[np.float64]
 
 MIN_PAINT = 0.2
 MIN_BOX_PX = 6.0  # at 252 px image height
@@ -41,35 +40,20 @@ def lanes(canvas: Canvas, drawn: Sequence[DrawnLine], owner: U8) -> tuple[Lane, 
     nearby = [line for line in drawn if line.line.paint >= MIN_PAINT]
     if not nearby:
         return ()
-    upward = slice(None, None, -1)  # from the bottom up
-    columns = np.array([line.u[upward] for line in nearby])
-    row_x, row_v = view.row_x[upward], view.rows[upward]
-    visible_m = min(look.see_m, 0.14 / 0.13 * view.f)
-    kept = np.array([line.there[upward] for line in nearby]) & (row_x < visible_m)
-    jump = np.flatnonzero(np.diff(row_x) > 12 + 0.3 * row_x[:-1])  # beyond a crest the ground has dropped out of sight
-    if len(jump):
-        kept[:, int(jump[0]) + 1 :] = False
-    gaps = np.abs(columns[:, None] - columns[None])
-    gaps[~np.broadcast_to(kept[None], gaps.shape)] = np.inf
-    gaps[np.arange(len(nearby)), np.arange(len(nearby))] = np.inf
-    tight = kept & (gaps.min(1) < MIN_SPACING_PX * width / 448)
-    kept &= ~np.logical_or.accumulate(tight, axis=1)
-    kept &= ~np.logical_or.accumulate(np.logical_or.accumulate(kept, axis=1) & ~kept, axis=1)  # the first stretch
-    kept &= (columns > -0.1 * width) & (columns < canvas.image.shape[1] + 0.1 * width)
-    line_of, row_of = kept.nonzero()
-    if not len(line_of):
-        return ()
-    everything = view.camera.to_image(np.column_stack([columns[line_of, row_of], row_v[row_of]]))
-    found = []
-    stops = np.searchsorted(line_of, np.arange(len(nearby)), side="right").tolist()
-    for drawn_line, start, stop in zip(nearby, [0, *stops[:-1]], stops, strict=True):
-        if stop - start < 2:
-            continue
-        points = seen(everything[start:stop], owner, ROAD, FIRST_SCENERY_ID)
-        if len(points) and math.hypot(*(points[0] - points[-1]).tolist()) >= 0.03 * width:
-            points = np.concatenate([points[:-1:2], points[-1:]])
-            points[:, 1] = np.minimum.accumulate(points[:, 1])  # rows never go down
-            found.append(Lane(points.astype(np.float32), drawn_line.line.kind, drawn_line.line.color))
+    limits = (
+        min(look.see_m, 0.14 / 0.13 * view.f), MIN_SPACING_PX * width / 448, -0.1 * width,
+        canvas.image.shape[1] + 0.1 * width, 0.03 * width,
+    )  # fmt: skip
+    points, ends = traces(
+        np.array([line.u for line in nearby]), np.array([line.there for line in nearby]), view.rows, view.row_x, limits,
+        view.camera.lens, view.camera.level_R_cam, owner, ROAD, FIRST_SCENERY_ID,
+    )  # fmt: skip
+    ends = ends.tolist()
+    found = [
+        Lane(points[start:end], drawn_line.line.kind, drawn_line.line.color)
+        for drawn_line, start, end in zip(nearby, [0, *ends[:-1]], ends, strict=True)
+        if end > start
+    ]
     return tuple(sorted(found, key=lambda lane: float(lane.points_px[0, 0])))
 
 
@@ -120,7 +104,7 @@ def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDA
         cv2.fillPoly(trial, [thin], 1)
         both = int(cv2.countNonZero(cv2.bitwise_and(trial, target)))
         fits = both / max(area + int(cv2.countNonZero(trial)) - both, 1) >= 0.975
-        if (fits or tolerance < 1.0) and _simple(thin.reshape(-1, 2)):
+        if (fits or tolerance < 1.0) and simple(thin.reshape(-1, 2)):
             best = thin
             break
     if best is None:
@@ -128,25 +112,6 @@ def _simplify(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> npt.NDA
     points = (best.reshape(-1, 2) + np.array((x, y))).astype(np.float32)
     signed = float(np.sum(points[:, 0] * np.roll(points[:, 1], -1) - np.roll(points[:, 0], -1) * points[:, 1]))
     return points if signed > 0 else points[::-1].copy()
-
-
-def _simple(points: npt.NDArray[np.int32]) -> bool:
-    """Whether no two edges of the closed polygon touch, apart from neighbours at their common vertex."""
-    a = points.astype(np.int64)
-    edge = np.roll(a, -1, axis=0) - a
-    n = len(a)
-    # [i, j]: on which side of edge i vertex j lies
-    side = edge[:, :1] * a[:, 1] - edge[:, 1:] * a[:, 0] - (edge[:, 0] * a[:, 1] - edge[:, 1] * a[:, 0])[:, None]
-    side = np.sign(side)
-    straddled = side * np.roll(side, -1, axis=1) <= 0  # edge j starts and ends on different sides of the line through edge i
-    i, j = np.triu(straddled & straddled.T, 2).nonzero()
-    apart = (i > 0) | (j < n - 1)
-    i, j = i[apart], j[apart]
-    if not len(i):
-        return True
-    b = a + edge  # collinear edges that do not overlap are no crossing
-    low_i, high_i, low_j, high_j = np.minimum(a[i], b[i]), np.maximum(a[i], b[i]), np.minimum(a[j], b[j]), np.maximum(a[j], b[j])
-    return not bool(((low_i <= high_j) & (low_j <= high_i)).all(1).any())
 
 
 def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: U8) -> tuple[list[Box], list[Sign], U16]:
@@ -157,15 +122,14 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
         things: ``(id in owner, thing)`` of everything that bears a label, nearest last.
         owner: id picture in the photograph.
     """
+    camera = canvas.view.camera
     height, width = owner.shape
     boxes: list[Box] = []
     signs: list[Sign] = []
     instance = np.zeros(256, np.uint16)
     numbers = np.array([number for number, _ in reversed(things)], np.int64)
-    whole, drawn = canvas.tally[numbers, 0], canvas.tally[numbers, 1:].astype(np.int64)
-    shares = census(canvas.owner, numbers, drawn)[:, 0] / np.maximum(whole, 1)
-    extents = census(owner, numbers, _windows(canvas, drawn, (width, height))).tolist()
-    for (number, thing), share, (count, x0, y0, x1, y1) in zip(reversed(things), shares.tolist(), extents, strict=True):
+    shares, extents = survey(canvas.owner, owner, canvas.tally, numbers, camera.lens, camera.level_R_cam)
+    for (number, thing), share, (count, x0, y0, x1, y1) in zip(reversed(things), shares.tolist(), extents.tolist(), strict=True):
         if share < MIN_VISIBLE or count < 4:
             continue
         attributes = {"visible_state": state(share), "track_id": str(thing.track)}
@@ -185,14 +149,6 @@ def boxes_and_signs(canvas: Canvas, things: Sequence[tuple[int, Thing]], owner: 
         boxes.append(Box(xyxy, thing.label, attributes=attributes))
         instance[number] = len(boxes)
     return boxes, signs, instance
-
-
-def _windows(canvas: Canvas, boxes: npt.NDArray[np.int64], size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """Photograph windows ``(N, 4)`` that hold the canvas ``boxes``, with room for distortion."""
-    corners = canvas.view.camera.to_image(boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 2)).reshape(-1, 4, 2)
-    margin = 6 + 0.02 * size[0]
-    windows = np.concatenate([corners.min(1) - margin, corners.max(1) + margin], axis=1)
-    return np.minimum(np.maximum(windows, 0), (*size, *size)).astype(np.int64)
 
 
 def density(count: int) -> str:

@@ -32,8 +32,9 @@ def place(view: View, things: list[Thing], time_s: float) -> list[tuple[Thing, S
     )
     s, d, length, width, height, long, least_px, tall = table.T
     along = long > 0
-    x, y, bearing = view.place(s, d)
-    end_x, end_y, _ = view.place(s + length * along, d)
+    both_x, both_y, bearing = view.place(np.concatenate([s, s + length * along]), np.concatenate([d, d]))
+    count = len(things)
+    x, y, end_x, end_y = both_x[:count], both_y[:count], both_x[count:], both_y[count:]
     reach = np.maximum(length, np.abs(width))
     low, high = view.s_range
     half = view.camera.canvas_wh[0] / view.f * 0.62

@@ -165,8 +165,10 @@ def shape(rng: Dice, kind: str, length_m: float) -> Road:
     hill = {"highway": 0.018, "rural": 0.035, "urban": 0.014, "residential": 0.025, "unpaved": 0.04}[kind]
     knots = np.arange(-40.0, length_m + 160.0, rng.uniform(70, 180))
     flat = rng.random() < 0.45
-    slope = np.interp(s, knots, np.zeros(len(knots)) if flat else rng.generator.normal(0, hill, len(knots)))
-    slope = np.convolve(np.pad(slope, 10, mode="edge"), np.full(21, 1 / 21), "valid")
+    slope = np.zeros(len(s))
+    if not flat:
+        slope = np.interp(s, knots, rng.generator.normal(0, hill, len(knots)))
+        slope = np.convolve(np.concatenate([np.full(10, slope[0]), slope, np.full(10, slope[-1])]), np.full(21, 1 / 21), "valid")
     theta = np.cumsum(kappa) * STEP_M
     return Road(
         kind=kind, s=s, theta=theta,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -46,6 +45,7 @@ from training.datasets.world.canvas import (
     lighting,
 )  # fmt: skip
 from training.datasets.world.dice import Dice, clamp, pick
+from training.datasets.world.kernels.lens import owners_seen
 from training.datasets.world.things import Spot, Thing
 from training.datasets.world.view import REACH_M, View
 from training.samples import Sample
@@ -159,19 +159,18 @@ def picture(
     return Sample(
         image, lanes, labels.drivable(owner), tuple(boxes), tuple(found_signs),
         scene={"surface_condition": world.look.surface, "traffic_density": labels.density(vehicles_seen)}, masks=pictures,
-        meta=_meta(world, camera, view, s_m, d_m, dyaw_rad),
+        meta=_meta(world, view, dyaw_rad),
     )  # fmt: skip
 
 
-def _meta(world: World, camera: Camera, view: View, s_m: float, d_m: float, dyaw_rad: float) -> dict[str, object]:
-    x, y, z, theta, slope = world.road.pose(s_m, d_m)
+def _meta(world: World, view: View, dyaw_rad: float) -> dict[str, object]:
+    camera, (x, y, z, theta, slope) = view.camera, view.pose
     yaw = theta + dyaw_rad
-    pose = np.eye(4)
     pitch = -np.arctan(slope)
-    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    tilt = np.array([[np.cos(pitch), 0, np.sin(pitch)], [0, 1, 0], [-np.sin(pitch), 0, np.cos(pitch)]])
-    pose[:3, :3] = turn @ tilt
-    pose[:3, 3] = np.array([x, y, z]) - pose[:3, :3] @ (CAMERA_FORWARD_M, 0.0, 0.0)
+    c, s, rise, dive = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    turn = np.array([(c * rise, -s, c * dive), (s * rise, c, s * dive), (-dive, 0.0, rise)])
+    pose = np.zeros((4, 4))
+    pose[:3, :3], pose[:3, 3], pose[3, 3] = turn, (x, y, z) - turn[:, 0] * CAMERA_FORWARD_M, 1.0
     return {
         "source": f"world:{world.seed}", "seed": world.seed, "stamp_ns": 0, "K": camera.k, "D": camera.d,
         "ego_SE3_cam": camera.ego_SE3_cam, "world_SE3_ego": pose, "road": world.road.kind, "time": world.look.time,
@@ -258,10 +257,8 @@ def _semantic(canvas: Canvas, owner: U8, labelled: list[tuple[int, Thing]]) -> U
         table[scenery_id] = code
     below = np.zeros(canvas.owner.shape, np.uint8)
     below[canvas.view.horizon :] = 1
-    fixed, _ = canvas.view.camera.maps()
-    floor, paint_mask = (
-        cv2.remap(p, fixed, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for p in (below, canvas.paint)
-    )
+    maps = canvas.view.camera.maps()
+    floor, paint_mask = owners_seen(below, maps), owners_seen(canvas.paint, maps)
     picture = table[owner]
     picture[(owner == NOBODY) & (floor > 0)] = 3
     picture[(owner <= ROAD) & (paint_mask > 0)] = 2

@@ -31,32 +31,34 @@ def wall(canvas: Canvas, thing: Thing, spot: Spot, end: Spot) -> None:
         ]  # fmt: skip
 
     middle = (x0 + x1) / 2
-    scale = view.f / middle
+    gain, offset = canvas.look.shade(middle, y0)
+
+    def lit(color: Bgr, shade: float = 1.0) -> Bgr:
+        """Colour of a part of it after light and haze."""
+        return (
+            color[0] * gain[0] * shade + offset[0], color[1] * gain[1] * shade + offset[1], color[2] * gain[2] * shade + offset[2]
+        )  # fmt: skip
+
     if thing.art == "rail":
         if middle < 60:
-            shade = canvas.lit((105, 108, 110), middle, y0)
             for along in (0.1, 0.9):
                 x, y, z = x0 + along * (x1 - x0), y0 + along * (y1 - y0), spot.z + along * (end.z - spot.z)
-                canvas.line(view.uv(x, y, z), view.uv(x, y, z + 0.7), 0.1 * view.f / x, shade, WALL)
-        canvas.polygon(quad(0.42, 0.75), canvas.lit(thing.color, middle, y0), WALL)
+                canvas.line(view.uv(x, y, z), view.uv(x, y, z + 0.7), 0.1 * view.f / x, lit((105, 108, 110)), WALL)
+        canvas.polygon(quad(0.42, 0.75), lit(thing.color), WALL)
         if middle < 60:
-            canvas.polygon(quad(0.55, 0.6), canvas.lit(thing.color, middle, y0, 0.65))
+            canvas.polygon(quad(0.55, 0.6), lit(thing.color, 0.65))
     elif thing.art == "fence":
-        color = canvas.lit(thing.color, middle, y0)
+        color, scale = lit(thing.color), view.f / middle
         foot0, foot1, top1, top0 = quad(0.0, height)
+        half0, half1 = ((foot0[0] + top0[0]) / 2, (foot0[1] + top0[1]) / 2), ((foot1[0] + top1[0]) / 2, (foot1[1] + top1[1]) / 2)
         canvas.line(top0, top1, 0.05 * scale, color, WALL)
-        canvas.line(
-            ((foot0[0] + top0[0]) / 2, (foot0[1] + top0[1]) / 2),
-            ((foot1[0] + top1[0]) / 2, (foot1[1] + top1[1]) / 2),
-            0.04 * scale,
-            color,
-        )
+        canvas.line(half0, half1, 0.04 * scale, color)
         canvas.line(foot0, top0, 0.07 * view.f / max(x0, 2.0), color, WALL)
     else:
-        canvas.polygon(quad(0.0, height), canvas.lit(thing.color, middle, y0), WALL)
+        canvas.polygon(quad(0.0, height), lit(thing.color), WALL)
         if middle < 90:
-            canvas.polygon(quad(height * 0.88, height), canvas.lit(thing.color, middle, y0, 1.15))
-            canvas.polygon(quad(0.0, height * 0.3), canvas.lit(thing.color, middle, y0, 0.85))
+            canvas.polygon(quad(height * 0.88, height), lit(thing.color, 1.15))
+            canvas.polygon(quad(0.0, height * 0.3), lit(thing.color, 0.85))
 
 
 def pole(canvas: Canvas, spot: Spot, y: float, height: float, width: float, color: Bgr, arm: float = 0.0) -> None:

@@ -74,14 +74,10 @@ def _woods(canvas: Canvas, flank: Flank, away: F64) -> F64:
 
 def _outline(thing: Thing, spot: Spot, away: F64, stretch: float) -> F64 | None:
     """Ground points ``(N, 2)`` of one shadow in the level frame, or None."""
-    at = np.array((spot.x, spot.y))
     length, width, height = thing.size_m
     if thing.art in ("vehicle", "rider", "person"):
         angle = spot.bearing + thing.heading
-        c, s, a, b = math.cos(angle), math.sin(angle), length * 0.49, width * 0.52
-        base = at + np.array([(c * a - s * b, s * a + c * b), (c * a + s * b, s * a - c * b), (-c * a - s * b, -s * a + c * b),
-                              (-c * a + s * b, -s * a - c * b)])  # fmt: skip
-        return np.concatenate([base, base + away * height * 0.8]) if stretch else base
+        return _slab(spot, angle, length * 0.49, (-width * 0.52, width * 0.52), away * height * 0.8, stretch)
     if thing.art == "bridge":
         points = np.array([(0, -60.0), (length, -60.0), (length, 60.0), (0, 60.0)]) + np.array((spot.x, 0.0))
         return points + (away * 5.0 if stretch else 0.0)
@@ -89,17 +85,23 @@ def _outline(thing: Thing, spot: Spot, away: F64, stretch: float) -> F64 | None:
         return None
     if thing.art == "tree":
         wobble = 1 + 0.25 * np.sin(5 * _TURN + thing.index) + 0.15 * np.sin(9 * _TURN)
-        return at + away * height * 0.62 + _CIRCLE * (wobble * width * 0.42 * (1 + 0.2 * stretch))[:, None]
+        return (
+            np.array((spot.x, spot.y)) + away * height * 0.62 + _CIRCLE * (wobble * width * 0.42 * (1 + 0.2 * stretch))[:, None]
+        )
     if thing.art in ("lamp", "mast"):
-        across = np.array([-away[1], away[0]]) / stretch * 0.08
+        at, across = np.array((spot.x, spot.y)), np.array([-away[1], away[0]]) / stretch * 0.08
         tip = at + away * height
         return np.array([at + across, tip + across, tip - across, at - across])
     if thing.art == "building":
-        c, s = math.cos(spot.bearing), math.sin(spot.bearing)
-        out = width if thing.d > 0 else -width
-        a = length / 2
-        base = at + np.array(
-            [(c * a, s * a), (-c * a, -s * a), (c * a - s * out, s * a + c * out), (-c * a - s * out, -s * a + c * out)]
-        )
-        return np.concatenate([base, base + away * height])
+        return _slab(spot, spot.bearing, length / 2, (0.0, width if thing.d > 0 else -width), away * height, stretch)
     return None
+
+
+def _slab(spot: Spot, angle: float, reach: float, sides: tuple[float, float], away: F64, stretch: float) -> F64:
+    """Corners of a block on the ground, ``reach`` before and behind the spot, and with sun of its upper side's shadow."""
+    c, s = math.cos(angle), math.sin(angle)
+    base = [(spot.x + c * a - s * b, spot.y + s * a + c * b) for a in (-reach, reach) for b in sides]
+    if stretch:
+        dx, dy = away.tolist()
+        base += [(x + dx, y + dy) for x, y in base]
+    return np.array(base)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from training.datasets.world import textures
 from training.datasets.world.canvas import Mips
 from training.datasets.world.dice import pick
+from training.datasets.world.kernels import sprite as kernel
 
 U8 = npt.NDArray[np.uint8]
 Bgr = tuple[float, float, float]
@@ -20,13 +21,9 @@ TREES, BUSHES, PEOPLE, RIDERS = 14, 6, 36, 24
 def mips(picture: U8) -> Mips:
     """Levels of a BGRA picture; colour is weighted by its cover, so edges do not darken, and bleeds into what is transparent."""
     levels: Mips = []
-    cover, color = picture[..., 3].astype(np.float32) / 255, picture[..., :3].astype(np.float32)
-    color *= cover[..., None]
+    color, cover = kernel.weighted(picture)
     while True:
-        total = max(float(cover.sum()), 1e-3)
-        mean = color.sum((0, 1)) / total
-        full = np.where(cover[..., None] > 0.02, color / np.maximum(cover, 0.02)[..., None], mean)
-        levels.append(np.dstack([np.clip(full, 0, 255), np.clip(cover * 255, 0, 255)]).astype(np.uint8))
+        levels.append(kernel.level(color, cover))
         if min(cover.shape) <= 8:
             return levels
         size = (cover.shape[1] // 2, cover.shape[0] // 2)

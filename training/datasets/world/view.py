@@ -6,15 +6,20 @@ canvas row that shows ground has one forward distance, crests hide whole rows, a
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from training.datasets.world.camera import Camera
+from training.datasets.world.kernels import view as kernel
 from training.datasets.world.road import Road
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 REACH_M = 320.0
+_NEAR_M = 1.2
+_STEPS = np.arange(240.0)
 
 
 class View:
@@ -25,6 +30,8 @@ class View:
             centre line, lateral position of the centre line, cosine and tangent of its heading at those rows.
         row_ds: metres of ``s`` that a row covers.
         horizon: first canvas row of ground.
+        ground, crest: ``(2, N)``, forward distances, and the ground's height or the lowest row that nearer ground does not hide.
+        eye: row of the horizontal, focal length, height of the camera; pose: of the camera's foot, see `Road.pose`.
         s_m, d_m: where the camera is.
         heading: of the camera's level frame in the world, radians.
     """
@@ -32,7 +39,7 @@ class View:
     def __init__(self, road: Road, camera: Camera, s_m: float, d_m: float, dyaw_rad: float) -> None:
         self.road, self.camera = road, camera
         self.f, self.cx, self.cy, self.height_m = float(camera.focal_px), camera.cx, camera.cy, camera.rig.height_m
-        px, py, pz, theta, slope = road.pose(s_m, d_m)
+        self.pose = px, py, pz, theta, slope = road.pose(s_m, d_m)
         self.s_m, self.d_m, self.heading, self.slope = s_m, d_m, theta + dyaw_rad + camera.rig.yaw_rad, slope
         cos, sin = np.cos(self.heading), np.sin(self.heading)
         near = (road.s > s_m - 30) & (road.s < s_m + REACH_M)
@@ -48,22 +55,21 @@ class View:
         self._rows()
 
     def _rows(self) -> None:
-        far = float(self._x[-1])
-        xs = np.geomspace(1.2, max(far, 10.0), 240)
-        row = self.cy + self.f * (self.height_m - np.interp(xs, self._x, self._z)) / xs
-        self._xs, self._envelope = xs, np.minimum.accumulate(row)
-        self.horizon = int(np.clip(np.ceil(self._envelope[-1]), 1, self.camera.canvas_wh[1] - 2))
-        self.rows = np.arange(self.horizon, self.camera.canvas_wh[1], dtype=np.float64)
-        self.row_x = np.interp(self.rows, self._envelope[::-1], xs[::-1])
-        self.row_s = np.interp(self.row_x, self._x, self._s)
-        self.row_y = np.interp(self.row_x, self._x, self._y)
-        bearing = np.interp(self.row_x, self._x, self._bearing)
+        far = max(float(self._x[-1]), 10.0)
+        first = math.log10(_NEAR_M)
+        distances = np.power(10.0, _STEPS * ((math.log10(far) - first) / _STEPS[-1]) + first)  # a geometric row
+        distances[0], distances[-1] = _NEAR_M, far
+        self.eye = (self.cy, self.f, self.height_m)
+        envelope, self.rows, self.row_x, self.row_s, self.row_y, bearing, self.row_ds = kernel.rows(
+            distances, self._x, self._y, self._z, self._s, self._bearing, self.eye, self.camera.canvas_wh[1]
+        )
+        self.ground, self.crest = np.array((self._x, self._z)), np.array((distances, envelope))
+        self.horizon = int(self.rows[0])
         self.row_cos, self.row_tan = np.cos(bearing), np.tan(bearing)
-        self.row_ds = np.maximum(np.abs(np.gradient(self.row_s)), 0.01) if len(self.rows) > 1 else np.ones(1)
 
     def clip_row(self, x: F64) -> F64:
         """Lowest canvas row that is not hidden by nearer ground at forward distance ``x``."""
-        return np.asarray(np.interp(x, self._xs, self._envelope), dtype=np.float64)
+        return np.asarray(np.interp(x, *self.crest), dtype=np.float64)
 
     def ground_z(self, x: F64) -> F64:
         """Height of the ground at forward distance ``x``, metres, 0 under the camera."""

@@ -1,4 +1,4 @@
-"""What is seen of a lane line in the photograph."""
+"""What is seen of the lane lines in the photograph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,69 @@ import math
 import numpy as np
 
 from training.datasets.world.kernels import compiled
+from training.datasets.world.kernels.lens import project
+
+
+@compiled
+def traces(columns, there, rows, row_x, limits, lens, level_from_camera, owner, road, scenery):  # type: ignore[no-untyped-def]
+    """What is labelled of each line: its first stretch from below, up to where lines come too close, as far as it is seen.
+
+    Args:
+        columns: ``(N, R)``, canvas column of each line in each ground row, which run from top to bottom.
+        there: ``(N, R)`` bool, where the line exists.
+        rows, row_x: ``(R,)``: canvas row, and its forward distance.
+        limits: farthest distance that can be made out, least spacing, least and greatest column, least length in the photograph.
+        lens, level_from_camera: see `project`.
+        owner, road, scenery: see `seen`.
+
+    Returns:
+        Points ``(M, 2)`` float32 of the photograph of all lines, bottom to top, and ``(N,)`` where those of each line end.
+    """
+    visible_m, spacing, low, high, least = limits
+    count, height = columns.shape
+    top = 0
+    for row in range(height - 1, 0, -1):
+        if row_x[row - 1] - row_x[row] > 12 + 0.3 * row_x[row]:  # beyond a crest the ground has dropped out of sight
+            top = row
+            break
+    found, ends = np.empty((count * (height + 2), 2), np.float32), np.empty(count, np.int64)
+    path = np.empty((height, 2))
+    total = 0
+    for line in range(count):
+        length = begun = 0
+        for row in range(height - 1, top - 1, -1):
+            u = columns[line, row]
+            here = there[line, row] and row_x[row] < visible_m
+            for other in range(count):
+                near = other != line and there[other, row] and abs(u - columns[other, row]) < spacing
+                if here and near:
+                    begun, here = 1, False
+            if here and low < u < high:
+                path[length] = project(u, rows[row], lens, level_from_camera)
+                length += 1
+            if here:
+                begun = 1
+            elif begun:
+                break
+        if length > 1:
+            total = thinned(seen(path[:length], owner, road, scenery), least, found, total)
+        ends[line] = total
+    return found[:total], ends
+
+
+@compiled
+def thinned(part, least, found, start):  # type: ignore[no-untyped-def]
+    """Write every second point of a line and its last one to ``found``, unless it is too short; where the next one goes."""
+    last = len(part) - 1
+    if last < 0 or math.sqrt((part[0, 0] - part[last, 0]) ** 2 + (part[0, 1] - part[last, 1]) ** 2) < least:
+        return start
+    highest = part[0, 1]
+    for i in range(last + 1):
+        if i % 2 == 0 or i == last:
+            highest = min(highest, part[i, 1])  # rows never go down
+            found[start, 0], found[start, 1] = part[i, 0], highest
+            start += 1
+    return start
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Walls of houses, woods and banks, hills: what is upright and textured, one column of the picture at a time."""
+"""Walls of houses, hills and tree lines along the horizon: what is upright and textured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from training.datasets.world.kernels import compiled
+from training.datasets.world.kernels.sprite import blended
 
 
 @compiled
@@ -32,7 +33,7 @@ def facade(image, owner, texture, u0, u1, top0, top1, low0, low1, wide, high, ga
 
     Args:
         image: ``(H, W, 3)`` uint8; owner: ``(H, W)`` uint8; both are drawn on.
-        texture: ``(h, w, 3)`` uint8, repeated ``wide`` times along the wall and ``high`` times up.
+        texture: ``(h, w)`` uint32, see `sprite.level`, repeated ``wide`` times along the wall and ``high`` times up.
         gain, offset: light, BGR; who: owner of its pixels.
     """
     rows, columns = texture.shape[0], texture.shape[1]
@@ -44,7 +45,7 @@ def facade(image, owner, texture, u0, u1, top0, top1, low0, low1, wide, high, ga
     start, stop = max(math.floor(left + 0.5), 0), min(math.floor(right + 0.5), image.shape[1] - 1) + 1
     span = max(stop - start, 0)
     first, last, texel = np.empty(span, np.int32), np.empty(span, np.int32), np.empty((span, 2), np.int32)
-    share, upper, step = np.empty(span, np.float32), np.empty(span, np.float32), np.empty(span, np.float32)
+    share, upper, step = np.empty(span, np.int32), np.empty(span, np.float32), np.empty(span, np.float32)
     for k in range(span):
         at = min(max(float(start + k), left), right)
         top, low = top0 + rise_top * (at - u0), low0 + rise_low * (at - u0)
@@ -56,7 +57,7 @@ def facade(image, owner, texture, u0, u1, top0, top1, low0, low1, wide, high, ga
             last[k] = math.floor(low + max(rise_low * before, rise_low * after))
         along = (at - u0) * deep0 / ((at - u0) * deep0 + (u1 - at) * deep1) * columns * wide
         i = int(along)
-        texel[k, 0], texel[k, 1], share[k] = i % columns, (i + 1) % columns, along - i
+        texel[k, 0], texel[k, 1], share[k] = i % columns, (i + 1) % columns, int((along - i) * 256)
         upper[k], step[k] = top, rows * high / max(low - top, 0.05)
     if not span:
         return
@@ -66,16 +67,14 @@ def facade(image, owner, texture, u0, u1, top0, top1, low0, low1, wide, high, ga
                 continue
             down = max((np.float32(y) - upper[k]) * step[k], np.float32(0))
             j0 = int(down)
-            q = down - np.float32(j0)
+            q = int((down - np.float32(j0)) * np.float32(256))
             while j0 >= rows:
                 j0 -= rows
             j1 = j0 + 1 if j0 + 1 < rows else 0
-            i0, i1, p = texel[k, 0], texel[k, 1], share[k]
-            aa, ab = (np.float32(1) - q) * (np.float32(1) - p), (np.float32(1) - q) * p
-            ba, bb = q * (np.float32(1) - p), q * p
-            b = aa * texture[j0, i0, 0] + ab * texture[j0, i1, 0] + ba * texture[j1, i0, 0] + bb * texture[j1, i1, 0]
-            g = aa * texture[j0, i0, 1] + ab * texture[j0, i1, 1] + ba * texture[j1, i0, 1] + bb * texture[j1, i1, 1]
-            r = aa * texture[j0, i0, 2] + ab * texture[j0, i1, 2] + ba * texture[j1, i0, 2] + bb * texture[j1, i1, 2]
+            i0, i1, upper_row, lower_row = np.uintp(texel[k, 0]), np.uintp(texel[k, 1]), np.uintp(j0), np.uintp(j1)
+            aa, ab = np.int64(texture[upper_row, i0]), np.int64(texture[upper_row, i1])
+            ba, bb = np.int64(texture[lower_row, i0]), np.int64(texture[lower_row, i1])
+            b, g, r = blended(aa, ab, ba, bb, np.int64(share[k]), q)
             x = start + k
             image[y, x, 0] = int(min(b * gb + ob, np.float32(255)))
             image[y, x, 1] = int(min(g * gg + og, np.float32(255)))
@@ -84,42 +83,8 @@ def facade(image, owner, texture, u0, u1, top0, top1, low0, low1, wide, high, ga
 
 
 @compiled
-def flank(image, owner, atlas, first, base, rise, scale, texels, along, woods, gain, offset, who):  # type: ignore[no-untyped-def]
-    """Woods or a bank from column ``first`` on.
-
-    Args:
-        image: ``(H, W, 3)`` uint8; owner: ``(H, W)`` uint8; both are drawn on.
-        atlas: ``(512, 512)`` uint8 noise.
-        base: ``(N,)`` lower edge of each column; rise: its height, metres; scale: pixels a metre; texels: of ``atlas`` a metre.
-        along: ``(N,)`` its column of ``atlas``.
-        woods: lit from above, with ragged crowns; else a slope.
-        gain, offset: of a grey level of 1, BGR; who: owner of its pixels.
-    """
-    top = base - rise * scale
-    last = min(math.floor(base.max()), image.shape[0] - 1)
-    for y in range(max(math.ceil(top.min()), 0), last + 1):
-        for column in range(len(base)):
-            if y < top[column] or y > base[column]:
-                continue
-            metres, x = (base[column] - y) / scale[column], first + column
-            i, up = math.floor(along[column]), metres * texels[column]
-            j = int(up)
-            p, q = along[column] - i, up - j
-            i0, i1, j0, j1 = int(i) & 511, (int(i) + 1) & 511, j & 511, (j + 1) & 511
-            grey = (1 - q) * ((1 - p) * atlas[j0, i0] + p * atlas[j0, i1]) + q * ((1 - p) * atlas[j1, i0] + p * atlas[j1, i1])
-            if woods:
-                if metres >= 0.8 * rise[column] and grey <= 100.5:
-                    continue
-                grey = min(grey * (0.4 + 0.75 * min(metres / max(rise[column], 0.5), 1.0)), 255.0)
-            image[y, x, 0] = int(min(grey * gain[0] + offset[0] + 0.5, 255.0))
-            image[y, x, 1] = int(min(grey * gain[1] + offset[1] + 0.5, 255.0))
-            image[y, x, 2] = int(min(grey * gain[2] + offset[2] + 0.5, 255.0))
-            owner[y, x] = who
-
-
-@compiled
 def horizon(image, owner, atlas, top, bottom, start, gain, offset, who):  # type: ignore[no-untyped-def]
-    """Hills or trees from row ``top`` of each column down to ``bottom``; see `flank` for the rest."""
+    """Hills or trees from row ``top`` of each column down to ``bottom``; see `flanks.draw` for the rest."""
     highest = image.shape[0]
     for x in range(len(top)):
         highest = min(highest, max(math.floor(top[x]) - 1, 0))

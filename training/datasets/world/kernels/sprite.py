@@ -1,4 +1,4 @@
-"""Pastes an upright picture: scaled, lit and blended in one pass."""
+"""Upright pictures: pasting one, scaled, lit and blended in one pass, and making one ready for that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def paste(image, owner, tally, picture, left, top, width, height, clip_v, light,
     Args:
         image: ``(H, W, 3)`` uint8; owner: ``(H, W)`` uint8; both are drawn on.
         tally: ``(256, 5)`` int32, see `Canvas.tally`.
-        picture: ``(h, w, 4)`` uint8, colour and cover.
+        picture: ``(h, w)`` uint32, see `level`.
         left, top, width, height: the box, canvas pixels; clip_v: last row that shows.
         light: three columns of the matrix from the picture's channels to BGR, and the offset.
         who: owner of its pixels; flip: mirrored; hard: no soft rim.
@@ -43,7 +43,7 @@ def paste(image, owner, tally, picture, left, top, width, height, clip_v, light,
         j = math.floor(v)
         q = np.float32(v - j)
         above, below = np.float32(1) - q, q  # shares of the two rows; what lies beyond the rim is transparent
-        ja, jb = max(j, 0), min(j + 1, rows - 1)
+        ja, jb, down = np.uintp(max(j, 0)), np.uintp(min(j + 1, rows - 1)), int(q * np.float32(256))
         above_cover, below_cover = above * (j >= 0), below * (j + 1 < rows)
         for x in range(x0, x1):
             u = start_x + (x - x0) * step_x
@@ -53,16 +53,15 @@ def paste(image, owner, tally, picture, left, top, width, height, clip_v, light,
             p = np.float32(u - i)
             ia, ib = max(i, 0), min(i + 1, columns - 1)
             before, after = np.float32(1) - p, p
-            cover = (above_cover * picture[ja, ia, 3] + below_cover * picture[jb, ia, 3]) * (before * (i >= 0)) + (
-                above_cover * picture[ja, ib, 3] + below_cover * picture[jb, ib, 3]
+            aa, ab = np.int64(picture[ja, np.uintp(ia)]), np.int64(picture[ja, np.uintp(ib)])
+            ba, bb = np.int64(picture[jb, np.uintp(ia)]), np.int64(picture[jb, np.uintp(ib)])
+            cover = (above_cover * np.float32(aa >> 24) + below_cover * np.float32(ba >> 24)) * (before * (i >= 0)) + (
+                above_cover * np.float32(ab >> 24) + below_cover * np.float32(bb >> 24)
             ) * (after * (i + 1 < columns))
             solid = cover >= np.float32(127.5)
             if not solid and (hard or cover < np.float32(0.5)):
                 continue
-            aa, ab, ba, bb = above * before, above * after, below * before, below * after
-            c0 = aa * picture[ja, ia, 0] + ab * picture[ja, ib, 0] + ba * picture[jb, ia, 0] + bb * picture[jb, ib, 0]
-            c1 = aa * picture[ja, ia, 1] + ab * picture[ja, ib, 1] + ba * picture[jb, ia, 1] + bb * picture[jb, ib, 1]
-            c2 = aa * picture[ja, ia, 2] + ab * picture[ja, ib, 2] + ba * picture[jb, ia, 2] + bb * picture[jb, ib, 2]
+            c0, c1, c2 = blended(aa, ab, ba, bb, int(p * np.float32(256)), down)
             blue = min(max(b0 * c0 + b1 * c1 + b2 * c2 + b3, np.float32(0)), np.float32(255))
             green = min(max(g0 * c0 + g1 * c1 + g2 * c2 + g3, np.float32(0)), np.float32(255))
             red = min(max(r0 * c0 + r1 * c1 + r2 * c2 + r3, np.float32(0)), np.float32(255))
@@ -79,3 +78,56 @@ def paste(image, owner, tally, picture, left, top, width, height, clip_v, light,
                 count += 1
     tally[who, 0] += count
     tally[who, 1], tally[who, 2], tally[who, 3], tally[who, 4] = x0, y0, x1, y1
+
+
+@compiled
+def blended(aa, ab, ba, bb, right, down):  # type: ignore[no-untyped-def]
+    """Mix of four packed pixels, the upper two and the lower two, by shares of 256: three channels, 0..255."""
+    low = right * down >> 8
+    w11, w10, w01 = low, down - low, right - low
+    w00 = 256 - w11 - w10 - w01
+    outer = (aa & 0xFF00FF) * w00 + (ab & 0xFF00FF) * w01 + (ba & 0xFF00FF) * w10 + (bb & 0xFF00FF) * w11  # two at once
+    inner = (aa >> 8 & 255) * w00 + (ab >> 8 & 255) * w01 + (ba >> 8 & 255) * w10 + (bb >> 8 & 255) * w11
+    unit = np.float32(1 / 256)
+    return np.float32(outer & 0xFFFF) * unit, np.float32(inner) * unit, np.float32(outer >> 16) * unit
+
+
+@compiled
+def level(color, cover):  # type: ignore[no-untyped-def]
+    """A picture ``(h, w)`` uint32, ``blue | green << 8 | red << 16 | cover << 24``.
+
+    Args:
+        color: ``(h, w, 3)`` float32, 0..255 times the cover; cover: ``(h, w)`` float32, 0..1. What is transparent takes the mean
+            colour, so that edges do not darken.
+    """
+    height, width = cover.shape
+    total, blue, green, red = 1e-3, 0.0, 0.0, 0.0
+    for y in range(height):
+        for x in range(width):
+            total += cover[y, x]
+            blue, green, red = blue + color[y, x, 0], green + color[y, x, 1], red + color[y, x, 2]
+    clear = int(blue / total) | int(green / total) << 8 | int(red / total) << 16
+    packed = np.empty((height, width), np.uint32)
+    for y in range(height):
+        for x in range(width):
+            share, word = cover[y, x], clear
+            if share > np.float32(0.02):
+                b, g, r = color[y, x, 0] / share, color[y, x, 1] / share, color[y, x, 2] / share
+                most = np.float32(255)
+                word = int(min(b, most)) | int(min(g, most)) << 8 | int(min(r, most)) << 16
+            packed[y, x] = word | int(min(share * np.float32(255), np.float32(255))) << 24
+    return packed
+
+
+@compiled
+def weighted(picture):  # type: ignore[no-untyped-def]
+    """Colour times cover, and cover, of a BGRA picture ``(h, w, 4)`` uint8, as `level` takes them."""
+    height, width = picture.shape[0], picture.shape[1]
+    color, cover = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            share = np.float32(picture[y, x, 3]) / np.float32(255)
+            cover[y, x] = share
+            for channel in range(3):
+                color[y, x, channel] = np.float32(picture[y, x, channel]) * share
+    return color, cover
