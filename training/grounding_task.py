@@ -25,9 +25,8 @@ from training.datasets import world
 from training.datasets.phrases import region_mask
 from training.grounding_grammar import GroundingGrammar, GroundingRefineGrammar, Thing, corners_px, read_grounding
 from training.grpo_config import GrpoConfig
-from training.object_masks import object_masks
+from training.object_masks import class_name, object_masks
 from training.pictures import Pictures
-from training.recipes.segmentation import class_name
 from training.rewards import Grounding, Refinement, movement_rewards, placement_rewards
 from training.rewards.matching import Label, Predicted
 from training.rollout import Rollout

@@ -24,7 +24,7 @@ from getok_drive.errors import GetokError
 from getok_drive.tokens.codec import px_to_norm, to_text
 from getok_drive.tokens.prompts import REFINE_PROMPT
 from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID
-from training.object_masks import object_masks
+from training.object_masks import described_masks
 from training.offset_answers import Anchors, OffsetSettings, box_anchors, mask_anchors
 from training.samples import Sample
 from training.sources import open_source
@@ -66,10 +66,11 @@ def conversations_of(sample: Sample, image: str, settings: OffsetSettings, rng: 
     """Every object of a sample once as a mask and once as a box, every lane and drivable area once (the loop of algorithm 1)."""
     from training.offset_shapes import polygon_anchors, polyline_anchors
 
-    for item in object_masks(sample):
-        resized = cv2.resize(item.mask.astype(np.uint8), settings.size_wh, interpolation=cv2.INTER_NEAREST)
-        yield conversation(image, item.label, "mask", mask_anchors(resized, settings, rng))
-        yield conversation(image, item.label, "box", box_anchors(resized, settings, rng))
+    for query, mask in described_masks(sample):
+        resized = cv2.resize(mask.astype(np.uint8), settings.size_wh, interpolation=cv2.INTER_NEAREST)
+        if resized.any():
+            yield conversation(image, query, "mask", mask_anchors(resized, settings, rng))
+            yield conversation(image, query, "box", box_anchors(resized, settings, rng))
     for lane in sample.lanes:
         anchors = polyline_anchors(px_to_norm(lane.points_px, sample.size_wh), settings.rounds, rng)
         yield conversation(image, f"{lane.color} {lane.type} lane", "lane", anchors)

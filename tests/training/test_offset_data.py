@@ -18,6 +18,7 @@ from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens.codec import cell_centers, decode_points
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
 from training import offset_data
+from training.datasets.phrases import region_of_mask
 from training.offset_answers import (
     Anchors,
     OffsetSettings,
@@ -28,8 +29,9 @@ from training.offset_answers import (
     sample_cells,
 )
 from training.offset_bands import Pool, bands, draw_bands, hits, pools, step_px
-from training.offset_data import conversation, refinement_ids
+from training.offset_data import conversation, conversations_of, refinement_ids
 from training.offset_shapes import answers_to, feet, normals, polygon_anchors, polyline_anchors
+from training.samples import Phrase, Sample
 
 STAY = TOKEN_ID["<OFF_0_0>"]
 
@@ -361,6 +363,28 @@ def test_conversation_by_hand():
         "value": "<image>\nthe square\n<seg><grid_5_5><grid_3_5></seg>\nRefine each point.",
     }
     assert record["conversations"][1] == {"from": "gpt", "value": "".join(text)}
+
+
+def test_expressions_and_classes_are_the_queries():
+    image = np.zeros((64, 64, 3), np.uint8)
+    mask = np.zeros((64, 64), bool)
+    mask[10:40, 20:50] = True
+    one, two = region_of_mask(mask), region_of_mask(mask.T)
+    phrases = (
+        Phrase("refer", "the left one", regions=(one,)),
+        Phrase("refer", "both", regions=(one, two)),
+        Phrase("refer", "none"),
+    )
+    rng, small = np.random.default_rng(0), OffsetSettings(size_wh=(128, 128))
+
+    def queries(sample):
+        found = list(conversations_of(sample, "a.jpg", small, rng))
+        return {record["conversations"][0]["value"].split("\n")[1] for record in found}, {record["kind"] for record in found}
+
+    assert queries(Sample(image, known=(), phrases=phrases)) == ({"the left one"}, {"mask", "box"})  # RefCOCO has nothing else
+    semantic = np.where(mask, np.uint8(3), np.uint8(255))
+    assert queries(Sample(image, known=(), masks={"semantic": semantic}, meta={"dataset": "idd"}))[0] == {"vehicle"}  # not "3"
+    assert queries(Sample(image, known=(), masks={"semantic": semantic}))[0] == {"object"}
 
 
 def test_the_command_writes_reproducible_lines(tmp_path, capsys):

@@ -12,13 +12,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from getok_drive.errors import InputError
 from getok_drive.tokens import prompts
 from getok_drive.tokens.codec import from_text, px_to_norm
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TABLE, TOKEN_ID
 from getok_drive.types import DrivableArea, Lane
-from training.object_masks import ObjectMask, object_masks
+from training.object_masks import described_masks
 from training.offset_answers import OffsetSettings, box_anchors, mask_anchors
 from training.offset_data import conversation
 from training.offset_shapes import polygon_anchors, polyline_anchors
@@ -59,17 +60,22 @@ class OffsetRecipe:
 
 def drawn_record(sample: Sample, settings: OffsetSettings, rng: np.random.Generator) -> Sequence[Mapping[str, Any]] | None:
     """The turns about one object of a sample, as `training.offset_data` writes them; None where it has none."""
-    items: list[ObjectMask | Lane | DrivableArea] = [*object_masks(sample), *sample.lanes, *sample.drivable]
+    items: list[tuple[str, npt.NDArray[np.bool_]] | Lane | DrivableArea] = [
+        *described_masks(sample),
+        *sample.lanes,
+        *sample.drivable,
+    ]
     if not items:
         return None
     item = items[int(rng.integers(len(items)))]
-    if isinstance(item, ObjectMask):
-        resized = cv2.resize(item.mask.astype(np.uint8), settings.size_wh, interpolation=cv2.INTER_NEAREST)
+    if isinstance(item, tuple):
+        query, mask = item
+        resized = cv2.resize(mask.astype(np.uint8), settings.size_wh, interpolation=cv2.INTER_NEAREST)
         if not resized.any():
             return None
         kind = "mask" if rng.random() < 0.5 else "box"
         anchors = (mask_anchors if kind == "mask" else box_anchors)(resized, settings, rng)
-        return conversation("", item.label, kind, anchors)["conversations"]
+        return conversation("", query, kind, anchors)["conversations"]
     if isinstance(item, Lane):
         anchors = polyline_anchors(px_to_norm(item.points_px, sample.size_wh), settings.rounds, rng)
         return conversation("", f"{item.color} {item.type} lane", "lane", anchors)["conversations"]

@@ -7,8 +7,7 @@ import pytest
 from getok_drive.errors import ConfigError, InputError
 from training.datasets import camvid, comma10k, idd, kitti
 from training.metrics.raster import fill_polygons
-from training.object_masks import object_masks
-from training.recipes.segmentation import class_name
+from training.object_masks import class_name, object_masks
 
 from .minis import road_photo, write, write_json, write_text
 
