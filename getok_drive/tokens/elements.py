@@ -39,6 +39,7 @@ HEAD_WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sign": (SIGN_CLASSES, SIGN_COLORS),
 }
 LEAST_POINTS = {"lane": 2, "drivable": 3, "box": 2, "sign": 1}
+WRITTEN_ONCE = ("box", "sign")  # a second one with the same words and cells would say nothing new
 
 _IMAGE = shapely.box(0.0, 0.0, 1.0, 1.0)
 
@@ -153,6 +154,17 @@ def _sort_key(item: _Found) -> tuple[int, ...]:
     return item[0]
 
 
+def _written(kind: str, found: list[_Found], rounds: int) -> list[_Found]:
+    """What the text says of these, in its order."""
+    ordered = sorted(found, key=_sort_key)
+    if kind not in WRITTEN_ONCE:
+        return ordered
+    first: dict[tuple[int, ...], _Found] = {}
+    for item in ordered:
+        first.setdefault((*item[1], *_cells(item[2], rounds).tolist()), item)
+    return list(first.values())
+
+
 # --- the whole scene -------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +187,7 @@ def canonical_elements(
       that vertex's x.
     - Boxes are at least one finest step wide and high. Sorted by lower edge, nearest first, then by left edge.
     - Signs are sorted by x, then y.
+    - Of boxes or signs with the same words and cells, which the grid cannot tell apart, the first is kept.
     - Every remaining tie is broken by the other coordinates and the words, so any order of the inputs gives the same result.
     - Above a limit the elements that come first are kept, lanes and areas are thinned.
 
@@ -216,7 +229,7 @@ def canonical_elements(
         if _inside(point):
             add("sign", _head("sign", sign.class_name, sign.color), lattice.snap(point, rounds))
 
-    kept = [(kind, *item[1:]) for kind in KINDS for item in sorted(found[kind], key=_sort_key)[: limits.elements(kind)]]
+    kept = [(kind, *item[1:]) for kind in KINDS for item in _written(kind, found[kind], rounds)[: limits.elements(kind)]]
     if not kept:
         return []
     cells, offsets = encode_points(lattice.to_norm(np.concatenate([points for *_, points in kept]), rounds), rounds)

@@ -21,8 +21,8 @@ class ProposeGrammar:
     """Which token may come next in a proposal.
 
     Kinds come in the order of the text. Lanes never go down the picture nor visit a cell twice; a box's second corner is never
-    left of or above the first; a polygon's edges never touch an earlier edge, and it ends only where its closing edge touches
-    none.
+    left of or above the first; no box or sign has the words and cells of an earlier one; a polygon's edges never touch an earlier
+    edge, and it ends only where its closing edge touches none.
 
     A polygon that cannot be closed where it stands (it may have grown around its own start) has one exit besides going on:
     ``<DELETE>`` takes back its last vertex, and goes on doing so by force until the polygon can be closed or is gone. So every
@@ -34,8 +34,8 @@ class ProposeGrammar:
     """
 
     __slots__ = (
-        "_cells", "_chain", "_closable", "_counts", "_finished", "_forced", "_kind", "_kinds", "_limits", "_mask", "_taken_back",
-        "_words", "done", "ids",
+        "_cells", "_chain", "_closable", "_counts", "_finished", "_forced", "_kind", "_kinds", "_limits", "_mask", "_repeats",
+        "_taken_back", "_words", "done", "ids",
     )  # fmt: skip
 
     def __init__(self, limits: Limits | None = None, kinds: Collection[str] = KINDS) -> None:
@@ -56,6 +56,7 @@ class ProposeGrammar:
         self._chain: list[lattice.Point] = []  # its points as (column, row)
         self._closable = False
         self._taken_back = False
+        self._repeats: dict[tuple[int, ...], set[int]] = {}  # cells that would make an element a repetition, by its tokens before
         self.ids: list[int] = []
         self.done = False
         self._update()
@@ -78,7 +79,7 @@ class ProposeGrammar:
             return token not in self._cells
         if self._kind == 1:
             return lattice.can_append(self._chain, (token % GRID_SIZE, token // GRID_SIZE))
-        return True
+        return token not in self._repeats.get(tuple(self.ids[self._finished :]), ())
 
     def legal(self) -> masks.Mask:
         """The exact mask: `accepts` for every token at once (about a millisecond inside polygons)."""
@@ -87,6 +88,8 @@ class ProposeGrammar:
             mask[list(self._cells)] = False
         elif self._kind == 1 and mask[: masks.GRID_COUNT].any():
             mask[: masks.GRID_COUNT] &= lattice.appendable(self._chain, _ALL_CELLS)
+        elif self._kind >= 2:
+            mask[list(self._repeats.get(tuple(self.ids[self._finished :]), ()))] = False
         return mask
 
     def advance(self, token: int) -> None:
@@ -117,6 +120,7 @@ class ProposeGrammar:
             self._words += 1
         self.ids.append(token)
         if self._kind >= 2 and len(self._chain) == LEAST_POINTS[KINDS[self._kind]]:
+            self._remember()
             self._finished = len(self.ids)
         self._update()
 
@@ -126,6 +130,15 @@ class ProposeGrammar:
         A box or sign is finished with its last point, a lane or polygon only when something follows it.
         """
         return list(self.ids) if self.done else [*self.ids[: self._finished], masks.END]
+
+    def _remember(self) -> None:
+        """The box or sign just written may not come again, nor a first corner that leaves only boxes written before."""
+        *start, last = self.ids[self._finished :]
+        known = self._repeats.setdefault(tuple(start), set())
+        known.add(last)
+        column, row = self._chain[0]
+        if KINDS[self._kind] == "box" and len(known) == (GRID_SIZE - column) * (GRID_SIZE - row):
+            self._repeats.setdefault(tuple(start[:-1]), set()).add(start[-1])
 
     def _following(self) -> int:
         """A bit for each kind that may come next."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from getok_drive.tokens import lattice, masks
-from getok_drive.tokens.elements import KINDS, LEAST_POINTS
+from getok_drive.tokens.elements import KINDS, LEAST_POINTS, WRITTEN_ONCE
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.proposing import WORD_IDS
 from getok_drive.tokens.vocab import GRID_SIZE, TABLE, TOKENS
@@ -31,6 +31,7 @@ ISSUES: Mapping[str, str] = MappingProxyType(
         "box_too_short": "a box without its second corner",
         "sign_too_short": "a sign without its point",
         "box_inverted": "a box whose second corner lies left of or above the first",
+        "repeated_element": "a box or sign with the words and cells of an earlier one",
         "box_empty": "a box that refinement left without area",
         "polygon_not_simple": "a polygon that crosses or touches itself",
         "too_many_lanes": "a lane above the limit",
@@ -81,6 +82,7 @@ class _ProposalReader:
         self.elements: list[Proposed] = []
         self.deleted = 0
         self.counts = Counter[str]()
+        self.written: set[tuple[int, ...]] = set()
         self.current: Proposed | None = None
 
     def point(self, cell: int, at: int) -> None:
@@ -129,10 +131,13 @@ class _ProposalReader:
             self.issues["box_inverted"] += 1
         elif element.kind == "drivable" and not lattice.is_simple([(c % GRID_SIZE, c // GRID_SIZE) for c in element.cells]):
             self.issues["polygon_not_simple"] += 1
+        elif element.kind in WRITTEN_ONCE and (*element.head, *element.cells) in self.written:
+            self.issues["repeated_element"] += 1
         elif self.counts[element.kind] >= self.limits.elements(element.kind):
             self.issues[_TOO_MANY[element.kind]] += 1
         else:
             self.counts[element.kind] += 1
+            self.written.add((*element.head, *element.cells))
             self.elements.append(element)
 
 

@@ -140,6 +140,17 @@ def test_outside_is_cut_off():
     assert text(drivable=[wide]).splitlines()[0] == "<drivable><grid_0_31><grid_0_30><grid_16_16><grid_31_30><grid_31_31>"
 
 
+def test_what_the_grid_cannot_tell_apart_is_written_once():
+    """448x252 has cells of 14 x 7.9 px: two cars in the same cells are one, a bus and a car there are two."""
+    corners = [np.array([14.0, 8, 40, 22], np.float32) + shift for shift in (0, 1, 14)]
+    cars, size_wh = [Box(xyxy, "car") for xyxy in corners], (448, 252)
+    assert text(boxes=cars, size_wh=size_wh).count("<box>") == 2
+    assert text(boxes=[*cars, Box(corners[0], "bus")], size_wh=size_wh).count("<box>") == 3
+    assert text(boxes=cars[:2], size_wh=size_wh) == text(boxes=cars[1::-1], size_wh=size_wh)
+    signs = [Sign(np.array(xy, np.float32), "stop", "red") for xy in ((21.0, 4), (22, 5), (30, 5))]
+    assert text(signs=signs, size_wh=size_wh).count("<sign>") == 2
+
+
 def test_limits_keep_the_first_of_the_order():
     boxes = [Box([10, 10, 50, y], "car") for y in (50, 90, 120)]
     limits = Limits(boxes=2)

@@ -174,6 +174,37 @@ def test_lane_and_box_geometry():
     assert grammar.done
 
 
+def test_no_box_and_no_sign_is_written_twice():
+    grammar = ProposeGrammar()
+    advance(grammar, "<box><car><grid_30_31><grid_31_31><box><car><grid_30_31>")
+    assert not grammar.accepts(TOKEN_ID["<grid_31_31>"]) and grammar.accepts(TOKEN_ID["<grid_30_31>"])
+    scores = np.zeros(len(TOKENS))
+    scores[TOKEN_ID["<grid_31_31>"]] = 9
+    assert choose(grammar, scores) == TOKEN_ID["<grid_30_31>"]
+    advance(grammar, "<grid_30_31><box><car>")
+    assert not grammar.accepts(TOKEN_ID["<grid_30_31>"]), "both boxes that begin here are written"
+    assert np.flatnonzero(grammar.legal()[: masks.GRID_COUNT]).tolist() == sorted(set(range(1024)) - {31 * 32 + 30})
+    advance(grammar, "<grid_31_31><grid_31_31><box><bus><grid_30_31><grid_31_31>")  # another class is another box
+    advance(grammar, "<sign><stop><red><grid_3_3><sign><stop><red>")
+    assert not grammar.accepts(TOKEN_ID["<grid_3_3>"])
+    advance(grammar, "<grid_3_4><sign><stop><white><grid_3_3></scene>")
+    *_, report = parse(grammar.ids, size_wh=SIZE)
+    assert report.elements == 7 and not report.issues
+
+
+def test_a_model_that_repeats_itself_still_ends():
+    limits = Limits(boxes=1024, signs=1024)
+    for kind, word in (("box", "car"), ("sign", "stop")):
+        scores = np.zeros(len(TOKENS))
+        scores[[TOKEN_ID[f"<{kind}>"], TOKEN_ID[f"<{word}>"], TOKEN_ID["<red>"]]] = 50
+        scores[[1023, 1022, 991, 990]] = (40, 39, 38, 37)
+        grammar = ProposeGrammar(limits, (kind,))
+        while not grammar.done:
+            grammar.advance(choose(grammar, scores))
+        *_, boxes, signs, report = parse(grammar.ids, size_wh=SIZE, limits=limits)
+        assert not report.issues and len(boxes) + len(signs) == 1024
+
+
 def test_a_polygon_that_winds_round_its_start_takes_vertices_back():
     grammar = ProposeGrammar(Limits(polygon_vertices=8))
     advance(grammar, "<drivable><grid_15_15><grid_16_15><grid_16_13><grid_13_13><grid_13_17>")

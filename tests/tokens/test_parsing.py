@@ -109,6 +109,8 @@ GOOD = "<lane><dashed><yellow><grid_1_9><grid_2_5></scene>"
         ("<drivable><grid_1_1><grid_2_2></scene>", None, {"drivable_too_short": 1}),
         ("<box><car><grid_1_1><grid_2_2><grid_3_3></scene>", None, {"surplus_point": 1}),
         ("<box><car><grid_2_1><grid_1_2></scene>", None, {"box_inverted": 1}),
+        ("<box><car><grid_1_1><grid_2_2><box><bus><grid_1_1><grid_2_2>" * 2 + "</scene>", None, {"repeated_element": 2}),
+        ("<sign><stop><red><grid_1_1>" * 3 + "</scene>", None, {"repeated_element": 2}),
         (
             "<lane><solid><white><grid_1_9><grid_1_9><grid_2_8><grid_2_9></scene>",
             None,
@@ -141,7 +143,7 @@ def test_unknown_tokens_and_limits_are_counted():
     text = (
         GOOD[:-8]
         + "<drivable><grid_1_9><grid_1_1><grid_5_9>"
-        + "<box><car><grid_1_1><grid_2_2>" * 2
+        + "<box><car><grid_1_1><grid_2_2><box><car><grid_1_1><grid_2_3>"
         + "<sign><stop><red><grid_1_1></scene>"
     )
     *_, report = parse(ids(text), size_wh=SIZE, limits=limits)
