@@ -187,8 +187,8 @@ def load_checkpoint(folder: Path, dtype: str = "float32") -> tuple[PreTrainedMod
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of parameters, tied ones counted once."""
-    return sum(p.numel() for p in model.parameters())
+    """Number of parameters, tied ones counted once; of weights that ZeRO-3 spread the whole."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
 def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
