@@ -55,8 +55,8 @@ def car(*cells, word="<car>"):
     return [ID["<box>"], ID[word], *cells]
 
 
-def sign(*cells, word="<stop>"):
-    return [ID["<sign>"], ID[word], ID["<red>"], *cells]
+def sign(*cells, word="<stop>", color="<red>"):
+    return [ID["<sign>"], ID[word], ID[color], *cells]
 
 
 END = [ID["</scene>"]]
@@ -83,18 +83,29 @@ def test_an_empty_proposal_earns_only_its_format():
 
 
 def test_repeating_elements_loses():
-    reward = placed([*lane(*LANE_CELLS) * 3, *area(*AREA_CELLS), *car(*CAR_CELLS) * 2, *sign(SIGN_CELL), *END])
+    near = cell(18, 19)
+    reward = placed(
+        [*lane(*LANE_CELLS) * 3, *area(*AREA_CELLS), *car(*CAR_CELLS), *car(CAR_CELLS[0], near), *sign(SIGN_CELL), *END]
+    )
     assert reward["lane_f1"] == pytest.approx(2 / 4)  # TP 1, FP 2
     assert reward["lane_closeness"] == pytest.approx(1 / 3)
     assert reward["detection_f1"] == pytest.approx(2 / 3)
     assert reward["box"] == pytest.approx(1 / 2)
     assert reward["non_repetition"] == pytest.approx(4 / 7)
+    assert reward["format"] == 1.0
+
+
+def test_exact_copies_of_boxes_and_signs_are_dropped_and_cost_the_format():
+    """Decoding under the grammar cannot write them; other engines can."""
+    reward = placed([*lane(*LANE_CELLS), *area(*AREA_CELLS), *car(*CAR_CELLS) * 2, *sign(SIGN_CELL) * 2, *END])
+    assert reward["format"] == 0.0
+    assert {reward[name] for name in reward if name not in ("format", "overall")} == {1.0}
 
 
 def test_near_copies_count_as_repetition_only_when_alike():
     apart = placed([*car(*CAR_CELLS), *car(cell(20, 14), cell(24, 18)), *END])
     assert apart["non_repetition"] == 1.0
-    signs = placed([*sign(SIGN_CELL), *sign(SIGN_CELL), *sign(SIGN_CELL, word="<yield>"), *END])
+    signs = placed([*sign(SIGN_CELL), *sign(SIGN_CELL, color="<white>"), *sign(SIGN_CELL, word="<yield>"), *END])
     assert signs["non_repetition"] == pytest.approx(2 / 3)
 
 
