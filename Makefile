@@ -1,17 +1,20 @@
 # Everything a newcomer needs: `make demo` and `make test` build their own environment in .venv and do the rest.
-PYTHON ?= python3
-VENV   ?= .venv
-PY     := $(VENV)/bin/python
-SOURCE ?= world:7
-OUT    ?= out
+# On ROS 2 Kilted instead of Jazzy: make demo ROS_DISTRO=kilted (in .venv-kilted).
+PYTHON     ?= python3
+ROS_DISTRO ?= jazzy
+WHEELS     := $(patsubst %,-%,$(filter-out jazzy,$(ROS_DISTRO)))
+VENV       ?= .venv$(WHEELS)
+PY         := $(VENV)/bin/python
+SOURCE     ?= world:7
+OUT        ?= out
 
 .PHONY: demo test test-all lint bench soak clean
 
 # The runtime with ROS 2 and our messages: enough for the demo. No torch.
-$(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build.txt $(shell find ros2_ws/src ros2_ws/wheels -type f)
+$(VENV)/.runtime: pyproject.toml ros2_ws/requirements-build$(WHEELS).txt $(shell find ros2_ws/src ros2_ws/wheels -type f)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e ".[ros,mcap,world]" -r ros2_ws/requirements-build.txt
+	$(PY) -m pip install --quiet -e ".[ros$(WHEELS),mcap,world]" -r ros2_ws/requirements-build$(WHEELS).txt
 	$(PY) scripts/build_msgs.py
 	touch $@
 
