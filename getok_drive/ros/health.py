@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 from collections import Counter, deque
@@ -13,6 +14,7 @@ from getok_drive.ros.params import NodeParams
 
 OK, WARN, ERROR = 0, 1, 2  # the levels of diagnostic_msgs/DiagnosticStatus
 _WINDOW = 20  # processed frames that medians and rates look back on
+LONGEST_STAY = 16.0  # in degraded mode, hold times
 _FRESH_S = 30.0  # a frame finished longer ago says nothing about how busy the node is now
 
 
@@ -165,11 +167,17 @@ def _rate_hz(finished_s: Sequence[float], now_s: float) -> float:
 
 
 class DegradeControl:
-    """Decides between normal and degraded mode with hysteresis: in at once, out after ``degraded_hold_s`` without cause."""
+    """Decides between normal and degraded mode with hysteresis: in at once, out after ``degraded_hold_s`` without cause.
+
+    Degraded frames are cheaper, so the cause may be gone only as long as the mode is in force. Whenever it comes back within a
+    hold time of the end, the next stay is twice as long, up to `LONGEST_STAY` hold times, so that a node that is steadily
+    overloaded tries normal mode ever more rarely.
+    """
 
     def __init__(self) -> None:
         self.reason = ""  # why degraded; empty: normal mode
-        self._until_s = 0.0
+        self._until_s = -math.inf  # the stay lasts, or lasted, till then
+        self._stay = 1.0  # hold times
 
     def update(self, params: NodeParams, now_s: float, slowest_ms: float | None, temperature_c: float | None) -> bool:
         """Whether degraded mode is in force.
@@ -188,8 +196,11 @@ class DegradeControl:
             cause = f"heat: {temperature_c:.0f} degC"
         elif slowest_ms is not None and slowest_ms > params.slow_warn_ms:
             cause = f"overload: {slowest_ms:.0f} ms per image"
+        hold_s = params.degraded_hold_s
         if cause:
-            self.reason, self._until_s = cause, now_s + params.degraded_hold_s
+            if not self.reason:
+                self._stay = min(2.0 * self._stay, LONGEST_STAY) if now_s < self._until_s + hold_s else 1.0
+            self.reason, self._until_s = cause, now_s + self._stay * hold_s
         elif now_s >= self._until_s:
             self.reason = ""
         return bool(self.reason)

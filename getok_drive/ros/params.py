@@ -109,7 +109,10 @@ class NodeParams:
     degraded_kinds: tuple[str, ...] = setting(("lanes", "drivable", "boxes"), "Kinds kept in degraded mode.", choices=KINDS)
     degraded_token_budget: int = setting(120, "token_budget in degraded mode; 0: unchanged.", unit="token", low=0, high=100000)
     degraded_max_rate_hz: float = setting(5.0, "max_rate_hz in degraded mode; 0: unchanged.", unit="Hz", low=0.0, high=240.0)
-    degraded_hold_s: float = setting(10.0, "Shortest stay in degraded mode.", unit="s", low=0.1, high=3600.0)
+    degraded_hold_s: float = setting(
+        10.0, "Shortest stay in degraded mode; doubles, up to 16 times this, when the load comes back at once.",
+        unit="s", low=0.1, high=3600.0,
+    )  # fmt: skip
     hot_c: float = setting(
         95.0,
         "CPU or GPU temperature that counts as heat in degrade=auto (thermal zones of Linux).",

@@ -158,6 +158,20 @@ def test_degraded_mode_comes_at_once_and_goes_late() -> None:
     assert control.update(NodeParams(degrade="always"), 9.0, None, None)
 
 
+def test_a_steady_overload_tries_normal_mode_ever_more_rarely() -> None:
+    control, params = DegradeControl(), NodeParams(slow_warn_ms=100.0, degraded_hold_s=5.0)
+    cost_ms, left_s = 150.0, []
+    for now_s in range(2000):  # a frame costs 150 ms in normal mode, 50 ms in degraded mode
+        degraded = control.update(params, float(now_s), cost_ms, None)
+        if cost_ms == 50.0 and not degraded:
+            left_s.append(now_s)
+        cost_ms = 50.0 if degraded else 150.0
+    stays = np.diff(left_s)
+    assert stays[:4].tolist() == [11, 21, 41, 81] and set(stays[4:]) == {81}
+    assert not control.update(params, 3000.0, 50.0, None) and control.update(params, 3100.0, 150.0, None)
+    assert not control.update(params, 3105.0, 50.0, None), "long after the last stay it is short again"
+
+
 def test_thermal_zones(tmp_path: Path) -> None:
     assert hottest_c(tmp_path) is None
     for name, text in (("thermal_zone0", "45000"), ("thermal_zone1", "71500"), ("thermal_zone2", "broken")):
