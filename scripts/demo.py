@@ -128,6 +128,8 @@ def run(options: argparse.Namespace) -> None:
         raise DemoError(f"a process did not end cleanly; logs are in {out}")
     if not recorder.scenes:
         raise DemoError(f"the node produced no scene; logs are in {out}")
+    if not recorder.overlays:
+        raise DemoError(f"the node produced scenes, but no overlay picture to show; logs are in {out}")
 
     from scripts.demo_report import contact_sheet, overlay_video, report, table
 

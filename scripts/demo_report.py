@@ -50,9 +50,7 @@ def _decode(data: bytes) -> np.ndarray:
 
 
 def overlay_video(overlays: Sequence[tuple[int, bytes]], path: Path) -> None:
-    """The overlays as MP4 at the pace at which they came."""
-    if not overlays:
-        raise RuntimeError("the node published no overlays")
+    """The overlays (one or more) as MP4 at the pace at which they came."""
     times_s = np.array([time_ns for time_ns, _ in overlays]) / 1e9
     rate_hz = (len(overlays) - 1) / (times_s[-1] - times_s[0]) if len(overlays) > 1 else 1.0
     height, width = (side - side % 2 for side in _decode(overlays[0][1]).shape[:2])

@@ -94,7 +94,7 @@ def test_level_camera_by_hand() -> None:
     assert np.isnan(points[1:]).all()  # above the horizon; 75 m is out of range
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.floats(0.5, 3), pitch=st.floats(-0.1, 0.3), roll=st.floats(-0.1, 0.1), yaw=st.floats(-3.1, 3.1),
     x=st.floats(4, 60), y=st.floats(-2, 2),

@@ -122,7 +122,7 @@ def test_compressed_images() -> None:
         assert caught.value.reason == reason
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     encoding=st.sampled_from([*ENCODINGS, "x"]), width=st.integers(0, 40), height=st.integers(0, 40), step=st.integers(0, 300),
     size=st.integers(0, 5000), big=st.booleans(),

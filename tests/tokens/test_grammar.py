@@ -311,7 +311,7 @@ def test_masks_are_shared_and_cannot_be_written():
 
 
 @given(st.integers(0, 5), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_polygon_refinement_can_always_stay(seed, data):
     """However the earlier vertices moved, <OFF_0_0> is legal for the next one."""
     rng = np.random.default_rng(seed)

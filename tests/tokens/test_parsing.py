@@ -236,7 +236,7 @@ def test_wrong_calls_are_named():
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_image_size(width, height, seed):
     rng = np.random.default_rng(seed)
     elements = canonical_elements(*random_scene(rng, (width, height)), (width, height))

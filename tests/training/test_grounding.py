@@ -41,7 +41,7 @@ def drawn(grammar, rng, most=400):
     return grammar
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 60))
 def test_whatever_is_drawn_can_be_read_whole_or_cut(seed, cut):
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ def iou(a, b):
 
 
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 30), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_packing_is_exact(count, height, width, seed):
     masks = np.random.default_rng(seed).random((count, height, width)) < 0.4
     words = pack(masks)
@@ -140,7 +140,7 @@ def test_a_ring_is_not_paid_for_twice():
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 1.0))
 @example(2778227, 0.875)  # reaches tau only when a redundant mask is left out
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_against_brute_force(seed, tau):
     rng = np.random.default_rng(seed)
     truth = rng.random((4, 8)) < 0.6
@@ -300,7 +300,7 @@ def test_segments_of_an_answer():
 
 
 @given(st.lists(st.one_of(st.integers(-5, 1200), st.sampled_from([TOKEN_ID["<seg>"], TOKEN_ID["</seg>"], 1028]))))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_answer_is_data(ids):
     segments, faults = segments_of(ids)
     assert all(((s >= 0) & (s <= 1)).all() for s in segments)

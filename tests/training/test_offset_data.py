@@ -89,7 +89,7 @@ def test_the_image_border_does_not_erode():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_interior_within_mask_within_halo(seed):
     rng = np.random.default_rng(seed)
     mask = rng.random((96, 96)) < rng.uniform(0.05, 0.95)
@@ -204,7 +204,7 @@ def test_rounds_reach_what_one_step_misses_and_agree_where_it_does_not():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_answer_ends_in_the_mask_and_only_the_unreachable_are_deleted(seed):
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, 60, 2)

@@ -29,7 +29,7 @@ def test_rectangle_is_exact():
     assert area.polygon_px.min(0).tolist() == [39.5, 99.5] and area.polygon_px.max(0).tolist() == [249.5, 169.5]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_any_blob_becomes_simple_polygons_that_fit(seed):
     rng = np.random.default_rng(seed)

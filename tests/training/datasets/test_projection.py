@@ -39,7 +39,7 @@ def seen_by_rays(shape, view):
 coordinate = st.floats(-25, 25).map(lambda value_m: round(value_m, 6))  # GEOS cannot cut slivers of 1e-196 m, which no map has
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=9),
     st.floats(-3.1, 3.1),
@@ -89,7 +89,7 @@ def box_corners(center, size, yaw):
     return points @ turn.T + center
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(st.floats(-6, 6), st.floats(-1, 2), st.floats(-4, 20)),
     st.tuples(st.floats(0.5, 3), st.floats(0.5, 3), st.floats(0.5, 9)),

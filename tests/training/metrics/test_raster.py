@@ -21,7 +21,7 @@ OPENCV4 = json.loads((Path(__file__).parent / "raster_opencv4.json").read_text()
     st.lists(st.tuples(st.integers(40, 160), st.integers(40, 100)), min_size=2, max_size=6),
     st.sampled_from([2, 3, 5, 16, 30, 31]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_strokes_inside_the_picture_equal_the_installed_opencv(points, thickness):
     picture = np.zeros((140, 200), np.uint8)
     for a, b in pairwise(points):
