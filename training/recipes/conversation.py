@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from getok_drive.errors import InputError
+from getok_drive.errors import ConfigError, InputError
+from getok_drive.tokens.elements import KINDS
 from training.samples import Sample
 
 IGNORE = -100
@@ -19,10 +20,28 @@ IGNORE = -100
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """Weight of each kind of answer token in the language loss; later rounds move less, so they count less."""
+    """Weight of each kind of answer token in the language loss.
+
+    Attributes:
+        propose: of a proposal's tokens.
+        offset: of each offset round's; later rounds move less, so they count less.
+        kinds: factors on ``propose`` for the words and places of each of `getok_drive.tokens.elements.KINDS` (driving only): what
+            is rare or short is a small part of the text, and learnt late. The token that begins an element keeps its weight, so
+            that how often each kind is written stays unbiased.
+
+    Raises:
+        ConfigError: a weight below zero, or not one for each kind.
+    """
 
     propose: float = 1.0
     offset: tuple[float, ...] = (0.5, 0.3, 0.2)
+    kinds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if len(self.kinds) != len(KINDS) or min(self.propose, *self.offset, *self.kinds) < 0:
+            raise ConfigError(
+                f"loss_weights: expected 0 or more everywhere, and in kinds one each for {', '.join(KINDS)}: {self}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

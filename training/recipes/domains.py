@@ -101,7 +101,9 @@ class Workshop:
         encoder, config, weights = self.encoder, self.config, self.weights
         grounder = Grounder(encoder, weights, config.refine, config.jitter, self.refine_points)
         if domain == "driving":
-            return DrivingRecipe(encoder.layout, self.noise, self.refine_points, weights, config.assume_complete)
+            return DrivingRecipe(
+                encoder.layout, self.noise, self.refine_points, weights, config.assume_complete, config.least_box_height
+            )
         if domain == "classification":
             return ClassificationRecipe(encoder, config.region, config.attributes)
         if domain in ("segmentation", "part"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import TOKEN_ID
 from training.collate import Layout
 from training.recipes.conversation import IGNORE, Conversation, LossWeights, Script
@@ -26,6 +27,7 @@ class DrivingRecipe:
         refine_points: at most so many points are taught in the refinement turn (see `write_refinement`).
         weights: of the answer's tokens.
         assume_complete: see `training.recipes.partial.assume_complete`.
+        least_box_height: boxes lower than this share of the picture are left out of the text.
     """
 
     layout: Layout
@@ -33,6 +35,7 @@ class DrivingRecipe:
     refine_points: int = 24
     weights: LossWeights = field(default_factory=LossWeights)
     assume_complete: tuple[str, ...] = ()
+    least_box_height: float = 0.0
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Conversation | None:
         """The conversation; ``rng`` draws the noise and the refinement's part. None where no kind is labelled."""
@@ -40,7 +43,7 @@ class DrivingRecipe:
             return None
         sample = assume_complete(sample, self.assume_complete)
         layout, labelling = self.layout, Labelling.of(sample)
-        targets = noisy_targets(elements_of(sample), self.noise, rng)
+        targets = noisy_targets(elements_of(self._seen(sample)), self.noise, rng)
         targets = [t for t in targets if not t.phantom or labelling.teaches(t.element.kind)]
         script = Script()
         script.read(layout.after)
@@ -52,8 +55,13 @@ class DrivingRecipe:
         script.teach([layout.end])
         return script.conversation(sample)
 
+    def _seen(self, sample: Sample) -> Sample:
+        least_px = self.least_box_height * sample.size_wh[1]
+        return replace(sample, boxes=tuple(box for box in sample.boxes if box.xyxy_px[3] - box.xyxy_px[1] + 1 >= least_px))
+
     def _propose(self, script: Script, targets: Sequence[Target], labelling: Labelling) -> None:
-        first, weight = self.layout.first_id, self.weights.propose
+        first, weights = self.layout.first_id, self.weights
+        weight_of = {kind: weights.propose * factor for kind, factor in zip(KINDS, weights.kinds, strict=True)}
         end = TOKEN_ID["</scene>"]
         previous: str | None = None
         for index, target in enumerate(targets):
@@ -68,6 +76,6 @@ class DrivingRecipe:
                 for place, taught in enumerate(labelling.taught_words(element.kind)):
                     truth[place] = truth[place] if taught else IGNORE
                 previous = element.kind
-            script.teach(context, truth, weight)
+            script.teach(context, truth, [weights.propose, *[weight_of[element.kind]] * (len(context) - 1)])
         script.allow(labelling.alternatives(previous, None))
-        script.teach([first + end], weight=weight)
+        script.teach([first + end], weight=weights.propose)

@@ -27,6 +27,8 @@ class RecipeConfig:
         tau: IoU at which the greedy rule stops.
         most_tokens: of one mask.
         cache: folder for the segmenter's proposals; empty: none are kept (each picture then costs seconds each time).
+        least_box_height: boxes lower than this share of the picture are not written in driving scenes: what a model cannot see at
+            its input size only teaches it to guess. The dense loss still shows them to the tower.
         assume_complete: kinds (``boxes``, ``signs``) whose labelled classes are taken for all there are, see `partial`.
     """
 
@@ -43,6 +45,7 @@ class RecipeConfig:
     tau: float = 0.8
     most_tokens: int = 32
     cache: str = ""
+    least_box_height: float = 0.0
     assume_complete: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class RecipeConfig:
             raise ConfigError(f"recipe.length_group={self.length_group}: expected 1 or more batches")
         if not (0 <= self.refine <= 1 and 0 <= self.jitter <= 1):
             raise ConfigError("recipe.refine and recipe.jitter: expected shares in 0..1")
+        if not 0 <= self.least_box_height < 1:
+            raise ConfigError(f"recipe.least_box_height={self.least_box_height}: expected a share of the picture's height, 0..1")
         if self.region not in REGION_FORMS:
             raise ConfigError(f"recipe.region={self.region!r}: expected one of {', '.join(REGION_FORMS)}")
         if not 0 < self.tau <= 1 or self.most_tokens < 1:

@@ -1,0 +1,69 @@
+"""What a driving scene's text leaves out, and what counts how much in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from getok_drive.errors import ConfigError
+from getok_drive.tokens.vocab import TOKEN_ID
+from getok_drive.types import Box
+from training.datasets import world
+from training.recipes.conversation import LossWeights
+from training.recipes.driving import DrivingRecipe
+from training.recipes.settings import RecipeConfig
+from training.targets import elements_of
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A frame with elements of all kinds, boxes of many heights among them."""
+    for seed in range(100):
+        sample = world.render(seed, (224, 126))
+        if sample.lanes and sample.drivable and len(sample.boxes) > 3 and sample.signs:
+            return sample
+    raise AssertionError
+
+
+def height(box: Box) -> float:
+    return float(box.xyxy_px[3] - box.xyxy_px[1] + 1) / 126
+
+
+def written(conversation, encoder, word):
+    return list(conversation.labels).count(encoder.layout.first_id + TOKEN_ID[word])
+
+
+def test_boxes_too_low_to_see_are_not_written(encoder, scene):
+    heights = sorted(height(box) for box in scene.boxes)
+    least = (heights[1] + heights[2]) / 2
+    rng = np.random.default_rng
+    all_of_them = DrivingRecipe(encoder.layout)(scene, rng(0))
+    tall = DrivingRecipe(encoder.layout, least_box_height=least)(scene, rng(0))
+    kept = replace(scene, boxes=tuple(box for box in scene.boxes if height(box) >= least))
+    assert 0 < len(kept.boxes) < len(scene.boxes)
+    assert written(tall, encoder, "<box>") == sum(element.kind == "box" for element in elements_of(kept))
+    assert written(all_of_them, encoder, "<box>") == sum(element.kind == "box" for element in elements_of(scene))
+    assert tall.sample is scene  # the dense loss still knows them
+
+
+def test_a_kinds_factor_is_for_its_words_and_places_only(encoder, scene):
+    plain = DrivingRecipe(encoder.layout)(scene, np.random.default_rng(0))
+    heavy = DrivingRecipe(encoder.layout, weights=LossWeights(kinds=(1, 1, 1, 3)))(scene, np.random.default_rng(0))
+    assert heavy.labels == plain.labels
+    changed = [label for label, a, b in zip(plain.labels, plain.weights, heavy.weights, strict=True) if a != b]
+    assert {b / a for a, b in zip(plain.weights, heavy.weights, strict=True) if a != b} == {3.0}
+    assert len(changed) == len(scene.signs) * 3  # class, colour, cell; not the token that begins a sign
+    assert encoder.layout.first_id + TOKEN_ID["<sign>"] not in changed
+
+
+@pytest.mark.parametrize("kinds", [(1.0, 1.0, 1.0), (1.0, 1.0, -1.0, 1.0)])
+def test_weights_that_make_no_sense_are_refused(kinds):
+    with pytest.raises(ConfigError, match="kinds one each for lane, drivable, box, sign"):
+        LossWeights(kinds=kinds)
+
+
+def test_a_least_height_is_a_share():
+    with pytest.raises(ConfigError, match=r"least_box_height=12: expected a share"):
+        RecipeConfig(least_box_height=12)
