@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -106,7 +107,7 @@ def batches(config: SftConfig, encoder: Encoder, start: int, accelerator: Accele
         data = RecipeBatches(config, stage, encoder, accelerator.process_index, accelerator.num_processes)
         groups = range(step // count, -(-stop // count))
         loader = DataLoader(
-            data, batch_size=None, sampler=groups, num_workers=config.workers, worker_init_fn=_one_thread,
+            data, batch_size=None, sampler=groups, num_workers=config.workers, worker_init_fn=_begin_worker,
             multiprocessing_context="spawn" if config.workers else None,  # a fork would inherit OpenCV's and OpenMP's locks
             prefetch_factor=max(1, 4 // count) if config.workers else None, pin_memory=accelerator.device.type == "cuda",
         )  # fmt: skip
@@ -143,7 +144,10 @@ def _opens(pool: Pool, size_wh: tuple[int, int]) -> bool:
     return True
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    # Ctrl-C in a terminal and torchrun's SIGTERM reach whole process groups; the trainer still needs its batches while it
+    # finishes the step and saves. A worker whose trainer is gone ends by itself.
+    os.setpgid(0, 0)
     torch.set_num_threads(1)
     import cv2
 

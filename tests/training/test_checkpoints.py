@@ -89,6 +89,26 @@ def test_grpo_killed_at_a_random_step_continues_bit_for_bit(tiny_checkpoint, tmp
     assert same_weights(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_and_ends_in_order(tmp_path, number):
+    """As a terminal's Ctrl-C and torchrun's SIGTERM do: the process that draws the pictures gets the signal as well."""
+    command = [sys.executable, "-m", "training.sft", "--preset", "tiny", "stages=((100000, (112, 56), True),)", "workers=1",
+               "save_every=100000", "--out", str(tmp_path)]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process:
+        log = tmp_path / "log.jsonl"
+        deadline = time.monotonic() + 240
+        while not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+            assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be stopped"
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        _, messages = process.communicate(timeout=60)
+    assert process.returncode == 0, messages.decode()
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    assert int(checkpoint.name.split("-")[1]) == len(records(tmp_path))
+
+
 def trainer(out: Path, *settings: str) -> sft.Trainer:
     out.mkdir(exist_ok=True)
     config = override(PRESETS["tiny"], ["stages=((4, (112, 56), True),)", "save_every=2", *settings])
