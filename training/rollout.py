@@ -5,7 +5,7 @@ picture), see `training.conversations`.
 
 The policy is the model *restricted to what the grammar allows*, at the sampling temperature: probabilities are a softmax over the
 exactly legal tokens. Each decision keeps that mask, so `training.policy` computes the same distribution; with temperature 0 the
-choice is the runtime's own (`getok_drive.tokens.grammar.choose`).
+choice is the runtime's own (`getok_drive.tokens.grammar.decide`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.errors import GetokError
-from getok_drive.tokens.grammar import Grammar, choose
+from getok_drive.tokens.grammar import Grammar, decide
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS
 from training.collate import Layout
 from training.conversations import Conversations
@@ -175,7 +175,7 @@ def write(
             if temperature:
                 token, log_prob = pick(own, legal, temperature, rngs[index])
             else:
-                token = choose(grammar, own)
+                token = decide(grammar, own)
                 log_prob = log_prob_of(own, legal, token)
             turn.places.append(len(turn.ids))
             turn.log_probs.append(log_prob)

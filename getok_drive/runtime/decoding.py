@@ -1,4 +1,4 @@
-"""THE decoder: greedy, constrained by the grammar, the same for every backend.
+"""THE decoder: token by token, constrained by the grammar, the same for every backend.
 
 One conversation of two turns (see ARCHITECTURE.md). The model is asked only where the grammar leaves a choice: forced tokens
 (given-back grid tokens, turn changes) wait and go into the same pass as the chosen token after them.
@@ -18,7 +18,7 @@ from getok_drive.errors import BackendError, ConfigError
 from getok_drive.runtime.backend import Backend
 from getok_drive.tokens.confidence import TokenProbs, delete_probability, token_probability
 from getok_drive.tokens.elements import KINDS
-from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar, choose
+from getok_drive.tokens.grammar import Grammar, ProposeGrammar, RefineGrammar, decide
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKENS
 from getok_drive.types import FloatArray
@@ -176,7 +176,7 @@ def _propose(turns: _Turns, grammar: ProposeGrammar, logits: FloatArray | None) 
         if token is None:
             scores = turns.scores(logits)
             logits = None
-            token = choose(grammar, scores)
+            token = decide(grammar, scores)
             probs.append(token_probability(softmax(scores), token))
         else:
             probs.append(1.0)
@@ -192,7 +192,7 @@ def _refine(turns: _Turns, grammar: RefineGrammar) -> list[float]:
         token = grammar.forced()
         if token is None:
             scores = turns.scores(None)
-            token = choose(grammar, scores)
+            token = decide(grammar, scores)
             probs.append(delete_probability(softmax(scores)) if first else 0.0)
         else:
             probs.append(float(first and token == TABLE.delete))

@@ -1,6 +1,6 @@
 """The grammar of the output format: what may come next (constrained decoding) and what it all means (parsing).
 
-This page is the way in; the parts live in `proposing`, `refining`, `reading` and `parsing`.
+This page is the way in; the parts live in `proposing`, `refining`, `choosing`, `reading` and `parsing`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens import masks
+from getok_drive.tokens.choosing import choose, decide
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.parsing import parse
 from getok_drive.tokens.proposing import ProposeGrammar
@@ -20,11 +18,7 @@ from getok_drive.tokens.reading import ISSUES
 from getok_drive.tokens.refining import RefineGrammar
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS, WORDS
 
-__all__ = ["ISSUES", "ClassifyGrammar", "Grammar", "Limits", "ProposeGrammar", "RefineGrammar", "choose", "parse"]
-
-_REJECTIONS = 8  # so many refused choices, then the exact mask decides
-
-_LOWEST = float(np.finfo(np.float32).min)
+__all__ = ["ISSUES", "ClassifyGrammar", "Grammar", "Limits", "ProposeGrammar", "RefineGrammar", "choose", "decide", "parse"]
 
 
 class Grammar(Protocol):
@@ -50,34 +44,6 @@ class Grammar(Protocol):
 
     def finished_ids(self) -> list[int]:
         """A complete text of the finished elements, for when a budget is reached."""
-
-
-def choose(grammar: Grammar, scores: npt.NDArray[np.floating]) -> int:
-    """The legal token with the highest score.
-
-    Args:
-        grammar: not yet ``done``; it is not advanced.
-        scores: ``(len(TOKENS),)`` logits of the table's tokens; NaN counts as lowest.
-
-    Raises:
-        InputError: when the grammar is done or the scores have another length.
-    """
-    forced = grammar.forced()
-    if forced is not None:
-        return forced
-    if grammar.done or scores.shape != (len(TOKENS),):
-        raise InputError(
-            f"choose: expected {len(TOKENS)} scores and an unfinished grammar, got {scores.shape}, done={grammar.done}"
-        )
-    masked = np.where(grammar.allowed(), scores, -np.inf)
-    for _ in range(_REJECTIONS):
-        token = int(masked.argmax())
-        if np.isnan(masked[token]) or not grammar.accepts(token):
-            masked[token] = -np.inf
-        else:
-            return token
-    finite = np.nan_to_num(scores, nan=_LOWEST, neginf=_LOWEST)
-    return int(np.where(grammar.legal(), finite, -np.inf).argmax())
 
 
 class ClassifyGrammar:

@@ -61,6 +61,11 @@ class ProposeGrammar:
         self.done = False
         self._update()
 
+    @property
+    def kind(self) -> str:
+        """The kind of the element being written, "" before the first."""
+        return KINDS[self._kind] if self._kind >= 0 else ""
+
     def allowed(self) -> masks.Mask:
         """``(len(TOKENS),)`` read-only mask of the tokens that fit, but for geometry (see `accepts`)."""
         return self._mask

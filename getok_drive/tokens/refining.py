@@ -82,6 +82,11 @@ class RefineGrammar:
         """Number of points to be answered; with none the turn can be skipped."""
         return sum(len(element.cells) for element in self._elements)
 
+    @property
+    def kind(self) -> str:
+        """The kind of the element being answered, "" after the last."""
+        return self._current.kind if self._element < len(self._elements) else ""
+
     def allowed(self) -> masks.Mask:
         """``(len(TOKENS),)`` read-only mask of the tokens that fit, but for geometry (see `accepts`)."""
         return self._mask

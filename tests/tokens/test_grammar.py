@@ -8,7 +8,16 @@ from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens import masks
 from getok_drive.tokens.codec import OFFSET_NONE
 from getok_drive.tokens.elements import KINDS, canonical_elements, propose_ids, refine_ids
-from getok_drive.tokens.grammar import ClassifyGrammar, Grammar, Limits, ProposeGrammar, RefineGrammar, choose, parse
+from getok_drive.tokens.grammar import (
+    ClassifyGrammar,
+    Grammar,
+    Limits,
+    ProposeGrammar,
+    RefineGrammar,
+    choose,
+    decide,
+    parse,
+)
 from getok_drive.tokens.refining import first_rounds
 from getok_drive.tokens.vocab import KIND_TOKENS, TABLE, TOKEN_ID, TOKENS, VISIBLE_STATES
 from getok_drive.types import DrivableArea, Lane
@@ -25,7 +34,7 @@ def ids(text: str) -> list[int]:
 def greedy(grammar: Grammar, rng: np.random.Generator, bias: np.ndarray, most: int = 4000) -> list[int]:
     while not grammar.done:
         assert len(grammar.ids) < most, "does not end"
-        token = choose(grammar, rng.normal(0, 2, len(TOKENS)) + bias)
+        token = decide(grammar, rng.normal(0, 2, len(TOKENS)) + bias)
         assert grammar.accepts(token)
         grammar.advance(token)
     return list(grammar.ids)
