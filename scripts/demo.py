@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.ros_domain import free_domain
+from scripts.ros_environment import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ros2_ws" / "src" / "getok_drive"
@@ -41,9 +42,7 @@ def environment() -> dict[str, str]:
         os.environ["ROS_DOMAIN_ID"] = free_domain()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = profile
-    env = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")]))
-    return env
+    return child_environment()
 
 
 def start(executable: str, log: Path, parameters: dict[str, Any], env: dict[str, str]) -> subprocess.Popen[bytes]:

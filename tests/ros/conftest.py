@@ -27,6 +27,8 @@ if HAS_ROS:  # before rclpy is imported: the wheels' prefix, a domain of this ru
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     os.environ["ROS_DOMAIN_ID"] = os.environ.get("GETOK_TEST_DOMAIN_ID") or free_domain()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # Messages then refuse what is not of the type of a field, as Humble's always do; those of Jazzy and Kilted only when asked.
+    os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
+from scripts.ros_environment import child_environment
 from tests.ros.fair import FairClock
 from tests.ros.scripted import write_bundle
 
@@ -39,12 +39,11 @@ class Process:
 
     def __init__(self, executable: str, *ros_args: str, env: dict[str, str] | None = None) -> None:
         self.log = Path(tempfile.mkstemp(prefix=f"{executable}_", suffix=".log")[1])
-        environment = {k: v for k, v in os.environ.items() if k not in ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         program = SCRIPTED if executable == "scripted" else SCRIPTS / executable
         command = [sys.executable, str(program), *(["--ros-args", *ros_args] if ros_args else [])]
         with self.log.open("w") as out:
-            self.popen = subprocess.Popen(command, env={**environment, **(env or {})}, stdout=out, stderr=subprocess.STDOUT)
+            environment = {**child_environment(), **(env or {})}
+            self.popen = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
 
     @property
     def alive(self) -> bool:

@@ -6,10 +6,10 @@ import itertools
 import os
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 from getok_drive_msgs.msg import Scene
-from rclpy.event_handler import PublisherEventCallbacks
 from sensor_msgs.msg import CompressedImage, Image
 
 from getok_drive.ros.calibration import Calibration
@@ -19,6 +19,11 @@ from getok_drive.ros.params import NodeParams
 from tests.ros.fuzzing import messages
 from tests.ros.harness import NODE, Client
 from tests.ros.test_node import Camera
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble: no event tells of a match
+    PublisherEventCallbacks = None
 
 NOW_NS = 1_700_000_000_000_000_000
 COUNT = int(os.environ.get("GETOK_FUZZ", "300")) // 2  # of each kind
@@ -60,7 +65,7 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
     One message at a time and camera, reliably, and the next one only when the node has reported: none can be superseded.
     Messages are left out whose verdict hangs on when they are looked at (a damaged stamp a second ahead).
     On a machine that stands still for longer than the lease (10 s), DDS forgets the node and finds it again, and what was
-    under way then is lost before the node; that alone is sent again, and counted here.
+    under way then is lost before the node; that alone is sent again, and counted here (not on Humble, which does not tell of it).
     """
     names = ("a", "b", "c", "d", "e", "f")
     compressed = kind is CompressedImage
@@ -72,8 +77,11 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
     matches = [0] * len(names)  # how often each publisher has found a subscription
     cameras = []
     for at, name in enumerate(names):
-        found = PublisherEventCallbacks(matched=lambda status, at=at: matches.__setitem__(at, status.total_count))
-        cameras.append(Camera(ros, name, kind=kind, qos=1, event_callbacks=found).connected())
+        options: dict[str, Any] = {}
+        if PublisherEventCallbacks is not None:
+            on_match = PublisherEventCallbacks(matched=lambda status, at=at: matches.__setitem__(at, status.total_count))
+            options["event_callbacks"] = on_match
+        cameras.append(Camera(ros, name, kind=kind, qos=1, **options).connected())
     params = NodeParams(max_age_s=60.0)
     intakes = [CameraIntake(camera.name, camera.publisher.topic_name, "", compressed, Calibration()) for camera in cameras]
     expected: list[Counter[str]] = [Counter() for _ in names]
@@ -114,7 +122,8 @@ def test_the_node_survives_and_counts(ros: Client, kind: type) -> None:
                     again += 1
         return [counted(name).total() for name in names] == [reasons.total() for reasons in expected]
 
-    ros.wait(lambda: all(matches), what="matches of all publishers")
+    if PublisherEventCallbacks is not None:
+        ros.wait(lambda: all(matches), what="matches of all publishers")
     again, sent, matches_before = 0, [b""] * len(names), list(matches)
     stream = filter(timeless, messages(2, kind, 2 * COUNT, iter(now_ns, None)))
     for number, data in enumerate(itertools.islice(stream, COUNT)):
