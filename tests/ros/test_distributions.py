@@ -25,6 +25,7 @@ CODE = [
     *sorted((ROOT / "launch").glob("*.py")),
     *sorted((ROOT / "scripts").glob("demo*.py")),
 ]
+TESTS = sorted((ROOT / "tests/ros").glob("*.py"))
 PACKAGES = ("rclpy", "launch", "launch_ros")
 
 # What our code calls its rclpy objects: pattern of the expression before the dot -> class.
@@ -85,15 +86,26 @@ class Use:
     keywords: frozenset[str] = frozenset()
 
 
+def imports(path: Path) -> Iterator[tuple[str, Use]]:
+    """Names in the file, and what of ROS they are; not what a file can do without (``try: ... except ImportError``)."""
+    tree = ast.parse(path.read_text())
+    optional: set[ast.AST] = set()
+    for block in (n for n in ast.walk(tree) if isinstance(n, ast.Try)):
+        if any(handler.type is not None and ast.unparse(handler.type) == "ImportError" for handler in block.handlers):
+            optional.update(block.body)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES and node not in optional:
+            for alias in node.names:
+                yield alias.asname or alias.name, Use(f"{path.name}:{node.lineno}", f"{node.module}.{alias.name}")
+
+
 def uses(path: Path) -> Iterator[Use]:
     """Imports, constructor calls, and calls and attributes on the objects named in `RECEIVERS`."""
     tree = ast.parse(path.read_text())
-    imported: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
-            for alias in node.names:
-                imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-                yield Use(f"{path.name}:{node.lineno}", f"{node.module}.{alias.name}")
+    imported = {}
+    for name, use in imports(path):
+        imported[name] = use.path
+        yield use
     own: dict[ast.AST, tuple[list[str], set[str]]] = {}  # nodes inside of classes that extend rclpy's -> (bases, own names)
     for kind in (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)):
         bases = [BASES[ast.unparse(b)] for b in kind.bases if ast.unparse(b) in BASES]
@@ -156,6 +168,13 @@ def test_only_what_the_distribution_has_is_used(distribution: str) -> None:
     assert not problems, "\n".join(sorted(problems))
 
 
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_tests_import_only_what_the_distribution_has(distribution: str) -> None:
+    found = [use for path in TESTS for _, use in imports(path)]
+    problems = {text for use in found if (text := problem(use, INTERFACES[distribution]))}
+    assert len(found) > 15 and not problems, "\n".join(sorted(problems))
+
+
 def test_the_walk_finds_what_matters() -> None:
     """The test above could pass by seeing nothing."""
     seen = {use.path.split("|")[-1] for use in ALL}
@@ -177,6 +196,7 @@ def test_the_walk_finds_what_matters() -> None:
         ("from rclpy.experimental import EventsExecutor", "no rclpy.experimental.EventsExecutor"),
         ("node.get_clients_info_by_service('x')", "no rclpy.node.Node.get_clients_info_by_service"),
         ("import rclpy\nrclpy.init(strict=True)", "does not take strict"),
+        ("try:\n    pass\nexcept OSError:\n    from rclpy import event_handler", "no rclpy.event_handler"),
     ],
 )
 def test_what_humble_lacks_is_noticed(tmp_path: Path, source: str, complaint: str) -> None:
