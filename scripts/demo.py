@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.ros_domain import free_domain
-from scripts.ros_environment import child_environment
+from scripts.ros_environment import child_environment, stay_on_this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ros2_ws" / "src" / "getok_drive"
@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     if "ROS_DOMAIN_ID" not in os.environ:
         os.environ["ROS_DOMAIN_ID"] = free_domain()
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    stay_on_this_machine()
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = profile
     return child_environment()
 

@@ -1,4 +1,4 @@
-"""The environment in which one ROS process starts another."""
+"""The environment that ROS processes want, and in which one starts another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
 _BOOTSTRAPPED = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+
+def stay_on_this_machine() -> None:
+    """Has this process and its children discover nothing beyond this machine, as the ROS 2 that is sourced wants to be told.
+
+    Humble knows only ``ROS_LOCALHOST_ONLY``; the later ones call that outdated, and so they are not given it.
+    """
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
 
 
 def child_environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.ros_domain import free_domain
+from scripts.ros_environment import stay_on_this_machine
 
 REASON = (
     "ROS 2 is not installed here: pip install -e '.[ros]' and python scripts/build_msgs.py --install-tools (x86_64 Linux), "
@@ -26,7 +27,7 @@ PROFILE = Path(__file__).parents[2] / "ros2_ws/src/getok_drive/config/fastdds_la
 if HAS_ROS:  # before rclpy is imported: the wheels' prefix, a domain of this run alone, the profile that the product ships
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     os.environ["ROS_DOMAIN_ID"] = os.environ.get("GETOK_TEST_DOMAIN_ID") or free_domain()
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    stay_on_this_machine()
     # Messages then refuse what is not of the type of a field, as Humble's always do; those of Jazzy and Kilted only when asked.
     os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
     os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)

@@ -139,7 +139,7 @@ class Client:
         args = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
         args += [word for name, to in (remap or {}).items() for word in ("-r", f"{name}:={to}")]
         process = self.start("scripted", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
-        self.wait(lambda: self.node.count_services(f"{NODE}/change_state") > 0 or not process.alive, what="services of the node")
+        self.wait(lambda: self.serves(f"{NODE}/change_state") or not process.alive, what="services of the node")
         assert process.alive, process.output()
         return process
 
@@ -181,6 +181,10 @@ class Client:
             return future.result()
         finally:
             self.node.destroy_client(client)
+
+    def serves(self, name: str) -> bool:
+        """Whether anybody on the graph serves this."""
+        return name in dict(self.node.get_service_names_and_types())
 
     def transition(self, label: str, timeout_s: float = 30.0) -> bool:
         """Triggers a lifecycle transition by its label."""
