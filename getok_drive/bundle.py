@@ -38,12 +38,13 @@ _MODEL_SUFFIXES = (".onnx", ".data", ".npy", ".safetensors", ".json", ".engine")
 class TokenSpec:
     """The token table that the model was trained with: its texts in order, and where it begins in the model's vocabulary.
 
-    ``offset_rounds`` are written after each point, and the model is asked for the first ``decided_rounds`` of them.
+    ``offset_rounds`` are written after each point, and the model is asked for the first of them: ``decided_rounds`` says for how
+    many, by element kind.
     """
 
     grid_size: int
     offset_rounds: int
-    decided_rounds: int
+    decided_rounds: dict[str, int]
     first_token_id: int
     table: tuple[str, ...]
 
@@ -225,8 +226,12 @@ class Bundle:
         require(contract.format == FORMAT, f"format is {contract.format}, this runtime reads {FORMAT}; {again}")
         require(tokens.grid_size == GRID_SIZE, f"tokens.grid_size is {tokens.grid_size}, this runtime has {GRID_SIZE}; {again}")
         require(1 <= tokens.offset_rounds <= 8, f"tokens.offset_rounds is {tokens.offset_rounds}, expected 1..8")
-        decided = tokens.decided_rounds
-        require(0 <= decided <= tokens.offset_rounds, f"tokens.decided_rounds is {decided}, expected 0..{tokens.offset_rounds}")
+        require(
+            set(tokens.decided_rounds) == set(KINDS), f"tokens.decided_rounds: expected one number each for {', '.join(KINDS)}"
+        )
+        for kind, decided in tokens.decided_rounds.items():
+            most = tokens.offset_rounds
+            require(1 <= decided <= most, f"tokens.decided_rounds.{kind} is {decided}, expected 1..{most}")
         for index, (theirs, ours) in enumerate(zip(tokens.table, TOKENS, strict=False)):
             require(theirs == ours, f"tokens.table[{index}] is {theirs}, this runtime has {ours}; {again}")
         require(len(tokens.table) == len(TOKENS), f"tokens.table has {len(tokens.table)} tokens, not {len(TOKENS)}; {again}")

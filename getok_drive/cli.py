@@ -253,7 +253,8 @@ def _bundle(options: argparse.Namespace) -> int:
             f"decoder   {model.layers} layers, width {model.hidden_size}, {model.heads} heads, vocabulary of {model.vocab_size}"
         )
         tokens = contract.tokens
-        print(f"tokens    grid {tokens.grid_size}, {tokens.decided_rounds} of {tokens.offset_rounds} offset rounds decided")
+        decided = ", ".join(f"{kind} {number}" for kind, number in tokens.decided_rounds.items())
+        print(f"tokens    grid {tokens.grid_size}, of {tokens.offset_rounds} offset rounds decided: {decided}")
         print(f"commit    {contract.git_commit}")
         for kind, spec in contract.calibration.items():
             print(f"calibration of {kind}: temperature {spec.temperature:.4f}, bias {spec.bias:+.4f}")

@@ -16,7 +16,7 @@ from getok_drive.runtime.decoding import Budget, decode
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.parsing import parse
-from getok_drive.tokens.refining import first_rounds
+from getok_drive.tokens.refining import unmoved
 from getok_drive.types import Frame, Scene, Timings
 
 
@@ -30,7 +30,7 @@ class Perceiver:
         budget: tokens and time that one frame may cost.
         refine: whether to ask for the refinement; without it points are cells' centres.
         rounds: offset rounds that the model is asked for, at most its own; each point costs a decoder pass a round. With 0
-            points are deleted but not moved. None: as many as the bundle says.
+            points are deleted but not moved. None: as many as the bundle says for each kind of element.
         threads: CPU threads; 0 lets the backend choose.
 
     Raises:
@@ -58,10 +58,11 @@ class Perceiver:
         self._preprocess = self.bundle.preprocessor()
         self._prompt = self.bundle.prompt
         self._rounds = self.bundle.contract.tokens.offset_rounds
-        self._decided = self.bundle.contract.tokens.decided_rounds if rounds is None else rounds
-        if not 0 <= self._decided <= self._rounds:
+        if rounds is not None and not 0 <= rounds <= self._rounds:
             name, most = self.bundle.name, self._rounds
-            raise ConfigError(f"rounds: the bundle {name} has {most} offset rounds, so 0..{most}, not {self._decided}")
+            raise ConfigError(f"rounds: the bundle {name} has {most} offset rounds, so 0..{most}, not {rounds}")
+        self._moves = rounds != 0
+        self._decided = self.bundle.contract.tokens.decided_rounds if rounds is None else dict.fromkeys(KINDS, max(1, rounds))
         self._calibration = self.bundle.calibration
 
     def warm_up(self) -> None:
@@ -94,14 +95,14 @@ class Perceiver:
             limits=self.limits,
             budget=budget or self.budget,
             rounds=self._rounds,
-            decided_rounds=max(1, self._decided),
+            decided_rounds=self._decided,
             refine=self.refine,
             kinds=kinds,
         )
         t4 = time.perf_counter()
         lanes, drivable, boxes, signs, report = parse(
             decoded.propose_ids,
-            decoded.refine_ids and first_rounds(decoded.refine_ids, self._decided),
+            decoded.refine_ids if self._moves or not decoded.refine_ids else unmoved(decoded.refine_ids),
             size_wh=transform.source_size_wh,
             token_probs=decoded.token_probs,
             rounds=self._rounds,

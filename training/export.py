@@ -57,7 +57,7 @@ def export(
     image_size_wh: tuple[int, int] | None = None,
     calibration: Mapping[str, CalibrationSpec] | None = None,
     training: Sequence[TrainingData] | None = None,
-    rounds: int | None = None,
+    rounds: Mapping[str, int] | None = None,
     form: Form = FORMS["fused"],
 ) -> Bundle:
     """Write a bundle.
@@ -69,7 +69,7 @@ def export(
         image_size_wh: the one input size; by default that of the last training stage.
         calibration: of the confidences, by element kind; by default none.
         training: what the model was trained on; by default what the checkpoint's ``training.json`` says.
-        rounds: offset rounds that the runtime is to ask for; fewer are faster. By default all.
+        rounds: offset rounds that the runtime is to ask for, by element kind; fewer are faster. By default all.
         form: what the graphs are made of, one of `FORMS`.
 
     Returns:
@@ -86,7 +86,7 @@ def export(
     if calibration is None:
         calibration = told.calibration if told else {}
     if rounds is None:
-        rounds = told.tokens.decided_rounds if told else OFFSET_ROUNDS
+        rounds = told.tokens.decided_rounds if told else dict.fromkeys(KINDS, OFFSET_ROUNDS)
     image_size_wh = image_size_wh or trained_size_wh(checkpoint)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -102,7 +102,7 @@ def export(
             format=FORMAT,
             name=name or (told.name if told else "nano"),
             git_commit=_git_commit(),
-            tokens=TokenSpec(GRID_SIZE, OFFSET_ROUNDS, rounds, first_token_id(tokenizer), TOKENS),
+            tokens=TokenSpec(GRID_SIZE, OFFSET_ROUNDS, dict(rounds), first_token_id(tokenizer), TOKENS),
             image=ImageSpec(
                 image_size_wh,
                 vision.patch_size,
@@ -244,6 +244,17 @@ def _parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def _parse_rounds(text: str) -> dict[str, int]:
+    rounds = dict.fromkeys(KINDS, OFFSET_ROUNDS)
+    for part in text.split(","):
+        kind, _, number = part.rpartition("=")
+        if (kind and kind not in KINDS) or number not in map(str, range(1, OFFSET_ROUNDS + 1)):
+            expected = f"a number of 1..{OFFSET_ROUNDS} and KIND=NUMBER of {', '.join(KINDS)}"
+            raise ConfigError(f"--rounds {text!r}: {part!r} is none; expected {expected}, such as 3,box=1")
+        rounds.update({kind: int(number)} if kind else dict.fromkeys(KINDS, int(number)))
+    return rounds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=(__doc__ or "").split("\n\n")[0])
@@ -253,8 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-size", metavar="WxH", help="the one input size (default: that of the last training stage)")
     parser.add_argument("--calibration", type=Path, help="calibration.json of training.evaluate --fit-calibration")
     parser.add_argument(
-        "--rounds", type=int, metavar="N", choices=range(OFFSET_ROUNDS + 1),
-        help=f"offset rounds that the runtime is to ask for; fewer are faster (default: all, {OFFSET_ROUNDS})",
+        "--rounds", metavar="N[,KIND=N...]",
+        help="offset rounds that the runtime is to ask for, such as 3,box=1 (three, for boxes one); fewer are faster "
+        f"(default: all, {OFFSET_ROUNDS})",
     )  # fmt: skip
     parser.add_argument(
         "--graphs", default="fused", choices=FORMS,
@@ -265,8 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         size_wh = _parse_size(options.image_size) if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
+        rounds = _parse_rounds(options.rounds) if options.rounds else None
         form = FORMS[options.graphs]
-        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, None, options.rounds, form)
+        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, None, rounds, form)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

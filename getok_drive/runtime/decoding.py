@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,7 +123,7 @@ def decode(
     limits: Limits | None = None,
     budget: Budget | None = None,
     rounds: int = OFFSET_ROUNDS,
-    decided_rounds: int | None = None,
+    decided_rounds: int | Mapping[str, int] | None = None,
     refine: bool = True,
     kinds: Collection[str] = KINDS,
 ) -> Decoded:
@@ -136,7 +136,8 @@ def decode(
         limits: greatest numbers of elements and points.
         budget: tokens and time.
         rounds: offset rounds of the model.
-        decided_rounds: of these, how many the model is asked for; each point costs one pass a round. None: all.
+        decided_rounds: of these, how many the model is asked for, in all or by element kind; each point costs one pass a round.
+            None: all.
         refine: whether to ask for the second turn.
         kinds: element kinds that may be proposed.
 

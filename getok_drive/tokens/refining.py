@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens import lattice, masks
 from getok_drive.tokens.codec import OFFSET_NONE
-from getok_drive.tokens.elements import LEAST_POINTS
+from getok_drive.tokens.elements import KINDS, LEAST_POINTS
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.reading import Proposed, read_proposal
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TABLE, TOKENS
@@ -38,7 +38,7 @@ class RefineGrammar:
     """
 
     __slots__ = (
-        "_at", "_before", "_decided", "_element", "_elements", "_finished", "_forced", "_gone", "_left", "_limit", "_mask",
+        "_at", "_before", "_decided_of", "_element", "_elements", "_finished", "_forced", "_gone", "_left", "_limit", "_mask",
         "_point", "_ring", "_ring_at", "_round", "_rounds", "_state", "_steps", "done", "ids",
     )  # fmt: skip
 
@@ -47,21 +47,24 @@ class RefineGrammar:
         propose_ids: Sequence[int],
         rounds: int = OFFSET_ROUNDS,
         limits: Limits | None = None,
-        decided: int | None = None,
+        decided: int | Mapping[str, int] | None = None,
     ) -> None:
         """Args: propose_ids: the proposal, any integers; rounds: offset rounds, 1 or more; limits: as for the proposal; decided:
-        rounds that are left to choose, 1 or more; in later ones ``<OFF_0_0>`` is the only token that fits. None: all.
+        rounds that are left to choose, 1 or more, for all kinds of elements or by kind; in later ones ``<OFF_0_0>`` is the only
+        token that fits. None: all.
 
         Raises:
-            ConfigError: when ``rounds`` is below 1.
+            ConfigError: when ``rounds`` or ``decided`` is out of range.
         """
         if rounds < 1:
             raise ConfigError(f"rounds: expected 1 or more offset rounds, got {rounds}")
         self._elements, _ = read_proposal(propose_ids, limits or Limits(), Counter())
-        decided = rounds if decided is None else decided
-        if not 1 <= decided <= rounds:
-            raise ConfigError(f"rounds: expected 1..{rounds} offset rounds to decide, got {decided}")
-        self._rounds, self._decided, self._steps = rounds, decided, lattice.cell_steps(rounds)
+        self._decided_of = (
+            dict(decided) if isinstance(decided, Mapping) else dict.fromkeys(KINDS, rounds if decided is None else decided)
+        )
+        if set(self._decided_of) != set(KINDS) or not all(1 <= number <= rounds for number in self._decided_of.values()):
+            raise ConfigError(f"rounds: expected 1..{rounds} offset rounds to decide for {', '.join(KINDS)}, got {decided}")
+        self._rounds, self._steps = rounds, lattice.cell_steps(rounds)
         self._limit = self._steps * GRID_SIZE  # the image's far border on the lattice
         self._element, self._at, self._round = 0, 0, 0  # element, point in it, offsets of that point so far
         self._left = 0  # points of the element not deleted, answered or not
@@ -147,6 +150,10 @@ class RefineGrammar:
     # --- where in the text ---
 
     @property
+    def _decided(self) -> int:
+        return self._decided_of[self._current.kind]
+
+    @property
     def _current(self) -> Proposed:
         return self._elements[self._element]
 
@@ -225,16 +232,10 @@ class RefineGrammar:
         )
 
 
-def first_rounds(ids: Sequence[int], rounds: int) -> list[int]:
-    """A refinement in which later rounds move nothing: their offsets become ``<OFF_0_0>``.
+def unmoved(ids: Sequence[int]) -> list[int]:
+    """A refinement that only deletes: every offset becomes ``<OFF_0_0>``.
 
     Args:
         ids: local ids of a refinement, any integers.
-        rounds: offset rounds to keep, 0 or more; with 0 only deletions remain.
     """
-    kept: list[int] = []
-    number = 0
-    for token in ids:
-        number = number + 1 if TABLE.offset_base <= token < TABLE.delete else 0
-        kept.append(OFFSET_NONE if number > rounds else token)
-    return kept
+    return [OFFSET_NONE if TABLE.offset_base <= token < TABLE.delete else token for token in ids]

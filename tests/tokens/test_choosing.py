@@ -45,8 +45,14 @@ def test_three_cells_in_a_row_beat_one_alone(start):
 
 
 @pytest.mark.parametrize("start", ["lane solid white", "drivable"])
-def test_lines_and_areas_take_the_likeliest_cell(start):
+def test_neighbours_above_and_below_do_not_count_for_lanes_and_areas(start):
     assert decide(proposal(start), ALONE_OR_THREE) == TOKEN_ID["<grid_5_5>"]
+
+
+def test_a_lanes_neighbours_are_left_and_right():
+    beside = scores(grid_5_5=0.3, grid_20_11=0.22, grid_21_11=0.24, grid_22_11=0.22)
+    assert decide(proposal("lane solid white"), beside) == TOKEN_ID["<grid_21_11>"]
+    assert decide(proposal("drivable"), beside) == TOKEN_ID["<grid_5_5>"]
 
 
 def test_what_the_grammar_forbids_is_worth_nothing():
