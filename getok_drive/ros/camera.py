@@ -32,6 +32,14 @@ from getok_drive.types import ImageBgr
 _QUEUE = 2
 _MOST_UPRIGHT = 0.999  # cosine of viewing direction and vertical; above it, the frame is a link's own, not the optical one
 _MAX_MESSAGE_BYTES = 400_000_000  # refuses before anything is unpacked
+_LEAST_MESSAGE_BYTES = 4  # the header of every serialised message; given fewer, Humble's rmw_cyclonedds_cpp reads beyond the end
+
+
+def _deserialize(data: bytes, kind: type) -> Any:
+    """rclpy's own, for sizes that it can be trusted with; raises ValueError for others."""
+    if not _LEAST_MESSAGE_BYTES <= len(data) <= _MAX_MESSAGE_BYTES:
+        raise ValueError(f"{len(data)} bytes")
+    return deserialize_message(data, kind)
 
 
 def stamp_ns(stamp: Time) -> int:
@@ -88,9 +96,7 @@ class CameraIntake:
                 ``stale``, or one of the reasons of `images`.
         """
         try:
-            if len(data) > _MAX_MESSAGE_BYTES:
-                raise ValueError(f"{len(data)} bytes")
-            msg = deserialize_message(data, self.kind)
+            msg = _deserialize(data, self.kind)
         except Exception as error:  # whatever rclpy raises for bytes from outside
             raise FrameRejected("malformed_message", f"{self.image_topic}: message cannot be read: {error}") from error
         stamp = stamp_ns(msg.header.stamp)
@@ -143,7 +149,7 @@ class CameraIntake:
         if self._mount is not None and self._mount.camera is not None:
             return  # the file's intrinsics win
         try:
-            info = deserialize_message(data, CameraInfo)
+            info = _deserialize(data, CameraInfo)
             # repr, because NaN is not equal to itself and must not look like news with every message
             binning = info.binning_x, info.binning_y
             key = (info.width, info.height, info.distortion_model, repr(info.k), repr(info.d), binning, repr(info.roi))

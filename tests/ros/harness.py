@@ -139,7 +139,9 @@ class Client:
         args = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
         args += [word for name, to in (remap or {}).items() for word in ("-r", f"{name}:={to}")]
         process = self.start("scripted", "-r", "__node:=perception_node", "-r", "__ns:=/", *args, env=env)
-        self.wait(lambda: self.serves(f"{NODE}/change_state") or not process.alive, what="services of the node")
+        client = self.node.create_client(ChangeState, f"{NODE}/change_state")
+        self.wait(lambda: client.service_is_ready() or not process.alive, what="services of the node")
+        self.node.destroy_client(client)
         assert process.alive, process.output()
         return process
 
@@ -182,9 +184,9 @@ class Client:
         finally:
             self.node.destroy_client(client)
 
-    def serves(self, name: str) -> bool:
-        """Whether anybody on the graph serves this."""
-        return name in dict(self.node.get_service_names_and_types())
+    def gone(self) -> bool:
+        """Whether the graph knows no perception node (any more)."""
+        return NODE.removeprefix("/") not in self.node.get_node_names()
 
     def transition(self, label: str, timeout_s: float = 30.0) -> bool:
         """Triggers a lifecycle transition by its label."""

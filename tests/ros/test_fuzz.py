@@ -55,6 +55,8 @@ def test_less_than_a_message(data: bytes) -> None:
         with pytest.raises(FrameRejected, match="cannot be read") as caught:
             intake.unpack(data, NodeParams(), NOW_NS)
         assert caught.value.reason == "malformed_message"
+        intake.take_info(data)
+        assert intake.health.rejections()["camera_info_malformed"] == 1
 
 
 @pytest.mark.timeout(7200)

@@ -410,7 +410,7 @@ def test_watchdog_and_a_failing_engine(ros: Client) -> None:
     assert ros.transition("configure") is False  # warm-up already fails
     ros.wait(lambda: "scripted failure" in (ros.status("engine").message if ros.status("engine") else ""))
     ros.processes[0].stop()
-    ros.wait(lambda: not ros.serves(f"{NODE}/change_state"))
+    ros.wait(ros.gone)
     ros.diagnostics.clear()
     ros.perception(watchdog_s=0.5)
     ros.activate()

@@ -79,7 +79,7 @@ def test_random_moments_while_busy(ros: Client) -> None:
         code, seconds = process.stop(number)
         assert code == 0 and seconds < 2.0, (label, number, code, seconds, process.output())
         assert not re.search("Traceback|rror|xception", process.output()), (label, number, process.output())
-        ros.wait(lambda: not ros.serves(f"{NODE}/change_state"), what="the node gone from the graph")
+        ros.wait(ros.gone, what="the node gone from the graph")
         ros.forget(process)
         taken_s.append(seconds)
         print(f"{len(taken_s)}: {number.name} {label or 'running'}: exit code 0 after {seconds:.2f} s", flush=True)
