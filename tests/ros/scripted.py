@@ -24,7 +24,7 @@ from getok_drive.preprocess import Preprocessor
 from getok_drive.runtime.backend import Geometry
 from getok_drive.runtime.fake import FakeBackend
 from getok_drive.tokens import prompts
-from getok_drive.tokens.elements import canonical_elements, propose_ids, refine_ids
+from getok_drive.tokens.elements import KINDS, canonical_elements, propose_ids, refine_ids
 from getok_drive.tokens.positions import PositionSpec
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
 from getok_drive.types import Box, DrivableArea, FloatArray, Lane, Sign
@@ -90,7 +90,7 @@ def write_bundle(folder: Path, name: str = "scripted") -> Path:
     )
     contract = bundles.Contract(
         format=bundles.FORMAT, name=name, git_commit="0" * 40, model=geometry, image=image, calibration={}, training=(), files={},
-        tokens=bundles.TokenSpec(GRID_SIZE, OFFSET_ROUNDS, OFFSET_ROUNDS, FIRST_ID, TOKENS),
+        tokens=bundles.TokenSpec(GRID_SIZE, OFFSET_ROUNDS, dict.fromkeys(KINDS, OFFSET_ROUNDS), FIRST_ID, TOKENS),
         prompt=bundles.PromptSpec(prompts.prompt_hash(), (1, 2), (3,), REFINE_PROMPT_IDS),
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
