@@ -17,9 +17,10 @@ torch = pytest.importorskip("torch")
 
 from getok_drive.errors import ConfigError, GetokError  # noqa: E402
 from getok_drive.preprocess import Preprocessor  # noqa: E402
-from getok_drive.tokens.grammar import ProposeGrammar  # noqa: E402
+from getok_drive.tokens.grammar import ProposeGrammar, choose  # noqa: E402
 from getok_drive.tokens.limits import Limits  # noqa: E402
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS  # noqa: E402
+from training import rollout  # noqa: E402
 from training.collate import Layout  # noqa: E402
 from training.conversations import Conversations  # noqa: E402
 from training.datasets import world  # noqa: E402
@@ -86,7 +87,8 @@ def loaded(tiny_checkpoint):
 
 @pytest.fixture
 def pair(loaded, tiny_checkpoint, tmp_path, monkeypatch):
-    """Both engines over one model, and the stand-in."""
+    """Both engines over one model, and the stand-in; at temperature 0 vLLM takes the likeliest token, so ours shall, too."""
+    monkeypatch.setattr(rollout, "decide", choose)
     stub = types.ModuleType("vllm")
     stub.SamplingParams = types.SimpleNamespace
     monkeypatch.setitem(sys.modules, "vllm", stub)
