@@ -70,15 +70,7 @@ def choose(grammar: Grammar, scores: Scores) -> int:
 
 
 def decide(grammar: Grammar, scores: Scores) -> int:
-    """The token that every decoder writes: `choose`, but places as this module's page says.
-
-    Args:
-        grammar: not yet ``done``; it is not advanced.
-        scores: ``(len(TOKENS),)`` logits of the table's tokens; NaN counts as lowest.
-
-    Raises:
-        InputError: when the grammar is done or the scores have another length.
-    """
+    """The token that every decoder writes: `choose`, but places as this module's page says; arguments and errors as there."""
     token = choose(grammar, scores)
     if isinstance(grammar, ProposeGrammar) and token < masks.GRID_COUNT and grammar.kind in NEAR:
         return _cell(grammar, scores, token)
