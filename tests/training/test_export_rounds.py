@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from getok_drive.errors import ConfigError  # noqa: E402
-from training.export import _parse_rounds  # noqa: E402
+from getok_drive.errors import ConfigError
+from training.export import _parse_rounds
 
 
 @pytest.mark.parametrize(
