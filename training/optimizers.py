@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from training.losses import TrainedModel
+from training.muon import Muon
 from training.presets import SftConfig
 from training.sharding import local
 
@@ -41,9 +42,7 @@ def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim
         groups.append({"params": rows, "weight_decay": 0.0, "lr": config.learning_rate * config.tuning.rows_lr_ratio})
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)]
     if muon:
-        optimizers.append(
-            torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95, ns_steps=4)
-        )
+        optimizers.append(Muon(muon, lr=config.learning_rate, weight_decay=config.weight_decay))
     return optimizers
 
 

@@ -49,8 +49,7 @@ class SftConfig:
         accumulate: backward passes per optimiser step; a batch is cut into this many parts.
         learning_rate: peak, reached after ``warmup_steps``; over the last ``decay_steps`` (0: all the rest) it falls to
             ``final_lr_ratio`` of it. A run with a plateau can be prolonged from any checkpoint on it.
-        optimizer: ``adamw``, or ``muon`` (Muon on the blocks' matrices, AdamW on everything else).
-        muon_learning_rate: peak for Muon's part.
+        optimizer: ``adamw``, or ``muon`` (`training.muon` on the blocks' matrices, AdamW on everything else).
         dense_weight: weight of the auxiliary loss on the visual tokens.
         dense_positive_weights: weight of occupied subcells in that loss, one for each of ``training.targets.DENSE_CHANNELS``.
         recipe: the data, see `training.recipes.settings.RecipeConfig` (``recipe.NAME=value``).
@@ -75,7 +74,6 @@ class SftConfig:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     optimizer: str = "adamw"
-    muon_learning_rate: float = 0.01
     dense_weight: float = 1.0
     dense_positive_weights: tuple[float, ...] = (8.0, 3.0, 5.0, 15.0, 15.0, 30.0)
     ema_decay: float = 0.999

@@ -1,5 +1,7 @@
 """Labelled data sets by name, for evaluation: ``world:test``, ``world:val``, ``world:FIRST-LAST``, ``KIND:PATH``.
 
+``world-crowd:SEEDS`` are the same scenes with more of what is rare in them.
+
 ``world-drive:SEEDS`` (``test``, ``val``, ``SEED`` or ``FIRST-LAST``) are continuous drives through the same worlds, 30 frames at
 15 Hz each, ``world-drive:SEEDS:FRAMES`` so many frames each.
 
@@ -71,11 +73,16 @@ def _seeds(name: str, which: str) -> Sequence[int]:
     raise ConfigError(f"--dataset {name}: expected {kind}:test, {kind}:val or {kind}:FIRST-LAST")
 
 
-def _world(name: str, which: str, size: str, limit: int | None, masks: bool) -> Source:
+def _world(name: str, size: str, limit: int | None, masks: bool) -> Source:
     from training.datasets import world
 
-    size_wh, seeds = parse_size(size), _seeds(name, which)[:limit]
-    return Source(name, [f"world:{seed}" for seed in seeds], lambda index: world.render(seeds[index], size_wh, masks=masks))
+    kind, _, which = name.partition(":")
+    size_wh, seeds, crowded = parse_size(size), _seeds(name, which)[:limit], kind == "world-crowd"
+    return Source(
+        name,
+        [f"{kind}:{seed}" for seed in seeds],
+        lambda index: world.render(seeds[index], size_wh, masks=masks, crowded=crowded),
+    )
 
 
 def _drives(name: str, which: str, size: str, limit: int | None) -> Source:
@@ -118,14 +125,16 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
     kind, _, rest = name.partition(":")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit: expected 1 or more, got {limit}")
-    if kind == "world":
-        source = _world(name, rest, size, limit, masks)
+    if kind in ("world", "world-crowd"):
+        source = _world(name, size, limit, masks)
     elif kind == "world-drive":
         source = _drives(name, rest, size, limit)
     else:
         if kind not in readers():
             others = ", ".join(readers())
-            raise ConfigError(f"--dataset {name}: there is no reader for {kind!r}; use world or world-drive, or {others}")
+            raise ConfigError(
+                f"--dataset {name}: there is no reader for {kind!r}; use world, world-crowd or world-drive, or {others}"
+            )
         module = importlib.import_module(f"training.datasets.{kind}")
         path = Path(rest)
         if not path.exists():

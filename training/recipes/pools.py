@@ -1,7 +1,8 @@
 """``--data [DOMAIN=][WEIGHT*]KIND:PATH[#SPLIT]``: the pictures that a run draws from.
 
-``KIND`` is a reader of `training.datasets`, ``world`` (``world:train``, ``world:val``, ``world:FIRST-LAST``), ``chat`` (LLaVA's
-layout) or ``offset`` (JSONL of `training.offset_data`). The split is ``train`` unless told; validation reads ``val``.
+``KIND`` is a reader of `training.datasets`, ``world`` (``world:train``, ``world:val``, ``world:FIRST-LAST``), ``world-crowd``
+(the same scenes with more of what is rare), ``chat`` (LLaVA's layout) or ``offset`` (JSONL of `training.offset_data`). The
+split is ``train`` unless told; validation reads ``val``.
 
     --domain driving --data 2*world:train --data bdd100k:/data/bdd --data 0.5*tusimple:/data/tusimple
     --domain mix --data referring=referring:/data/refcoco --data generalized=referring:/data/grefcoco --data chat=chat:llava.json
@@ -25,7 +26,8 @@ from training.recipes.domains import DOMAINS, TABLE_12, WITH_MASKS
 from training.recipes.settings import RecipeConfig
 from training.samples import Sample
 
-_SPEC = re.compile(r"(?:(?P<domain>[a-z]+)=)?(?:(?P<weight>[0-9.]+)\*)?(?P<kind>[a-z0-9_]+):(?P<path>[^#]+)(?:#(?P<split>\w+))?")
+_SPEC = re.compile(r"(?:(?P<domain>[a-z]+)=)?(?:(?P<weight>[0-9.]+)\*)?(?P<kind>[a-z0-9_-]+):(?P<path>[^#]+)(?:#(?P<split>\w+))?")
+WORLDS = ("world", "world-crowd")
 _WORLD = {"train": world.TRAIN_SEEDS, "val": world.VAL_SEEDS, "test": world.TEST_SEEDS}
 
 
@@ -54,7 +56,7 @@ class Pool:
 
     def check(self) -> None:
         """Raise `ConfigError` for an unknown reader, a path that is not there, or seeds that are none; nothing is opened."""
-        if self.kind == "world":
+        if self.kind in WORLDS:
             _seeds(self)
         elif not Path(self.path).exists():
             raise ConfigError(f"--data {self.name}: {self.path} does not exist")
@@ -76,8 +78,8 @@ class Pool:
 @lru_cache(maxsize=128)
 def _opened(pool: Pool, size_wh: tuple[int, int]) -> Sequence[Sample]:
     pool.check()
-    if pool.kind == "world":
-        return WorldSamples(_seeds(pool), size_wh, pool.domain in WITH_MASKS)
+    if pool.kind in WORLDS:
+        return WorldSamples(_seeds(pool), size_wh, pool.domain in WITH_MASKS, pool.kind == "world-crowd")
     path = Path(pool.path)
     samples: Sequence[Sample] = (
         ChatList(path) if pool.kind in ("chat", "offset") else reader_of(pool).open_samples(path, pool.split)
@@ -90,14 +92,14 @@ def _opened(pool: Pool, size_wh: tuple[int, int]) -> Sequence[Sample]:
 class WorldSamples(Sequence[Sample]):
     """Frames of the driving world by number, rendered when asked for."""
 
-    def __init__(self, seeds: range, size_wh: tuple[int, int], masks: bool) -> None:
-        self.seeds, self.size_wh, self.masks = seeds, size_wh, masks
+    def __init__(self, seeds: range, size_wh: tuple[int, int], masks: bool, crowded: bool = False) -> None:
+        self.seeds, self.size_wh, self.masks, self.crowded = seeds, size_wh, masks, crowded
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        return world.render(self.seeds[index], self.size_wh, masks=self.masks)
+        return world.render(self.seeds[index], self.size_wh, masks=self.masks, crowded=self.crowded)
 
 
 def _seeds(pool: Pool) -> range:
@@ -105,7 +107,7 @@ def _seeds(pool: Pool) -> range:
         return _WORLD[pool.path]
     match = re.fullmatch(r"(\d+)-(\d+)", pool.path)
     if not match or int(match[1]) > int(match[2]):
-        raise ConfigError(f"--data {pool.name}: expected world:train, world:val, world:test or world:FIRST-LAST")
+        raise ConfigError(f"--data {pool.name}: expected {pool.kind}:train, val, test or FIRST-LAST")
     return range(int(match[1]), int(match[2]) + 1)
 
 
@@ -183,6 +185,10 @@ def _mixed(pools: list[Pool], allow_absent: bool) -> list[Pool]:
 
 
 def validation_pools(config: RecipeConfig) -> list[Pool]:
-    """The same pools' validation parts; files of conversations have none."""
+    """The same pools' validation parts (of a crowd the world's own); files of conversations have none."""
     kept = [pool for pool in pools_of(config) if pool.kind not in ("chat", "offset")]
-    return [replace(p, path="val") if p.kind == "world" else replace(p, split="val") for p in kept]
+    parts = [replace(p, kind="world", path="val") if p.kind in WORLDS else replace(p, split="val") for p in kept]
+    weights: dict[Pool, float] = {}
+    for pool in parts:
+        weights[replace(pool, weight=0.0)] = weights.get(replace(pool, weight=0.0), 0.0) + pool.weight
+    return [replace(pool, weight=weight) for pool, weight in weights.items()]

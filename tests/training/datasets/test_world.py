@@ -180,6 +180,21 @@ def test_every_kind_of_label_turns_up() -> None:
     assert states == set(vocab.VISIBLE_STATES)
 
 
+def test_a_crowd_is_the_same_scene_with_more_of_what_is_rare() -> None:
+    seeds = range(2000, 2016)
+    plain, crowded = [render(s) for s in seeds], [render(s, crowded=True) for s in seeds]
+    rare = ("pedestrian", "two_wheeler", "bus", "truck")
+    counts = [sum(box.class_name in rare for sample in samples for box in sample.boxes) for samples in (plain, crowded)]
+    assert counts[1] > 1.4 * counts[0]
+    signs = [[sign.class_name for sample in samples for sign in sample.signs] for samples in (plain, crowded)]
+    assert len(signs[1]) > 1.8 * len(signs[0]) and set(signs[1]) >= set(signs[0])
+    for a, b in zip(plain, crowded, strict=True):
+        assert str(b.meta["source"]) == str(a.meta["source"]).replace("world:", "world-crowd:")
+        assert np.array_equal(np.asarray(a.meta["K"]), np.asarray(b.meta["K"])) and a.meta["road"] == b.meta["road"]
+        tracks = [item.attributes["track_id"] for item in (*b.boxes, *b.signs)]
+        assert len(set(tracks)) == len(tracks)
+
+
 def test_a_drive_has_steady_stamps_poses_and_tracks() -> None:
     drive = Drive(11, (448, 252), rate_hz=15.0, frames=45)
     frames = list(drive)

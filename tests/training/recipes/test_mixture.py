@@ -20,7 +20,7 @@ from training.presets import PRESETS, Stage, override
 from training.recipes.conversation import IGNORE
 from training.recipes.domains import TABLE_12
 from training.recipes.mixture import BLOCK, Mixture, shares
-from training.recipes.pools import Pool, absent_rows, parse_pool, pools_of
+from training.recipes.pools import Pool, absent_rows, parse_pool, pools_of, validation_pools
 from training.recipes.settings import RecipeConfig
 
 STAGE = Stage(8, (112, 56))
@@ -242,6 +242,17 @@ def test_validation_uses_the_validation_parts(encoder, mini_jsonl, capsys):
 
 
 # --- looking at it -------------------------------------------------------------------------------------------------------
+
+
+def test_a_crowd_trains_beside_the_world_and_is_validated_on_the_world(encoder):
+    chosen = config("eval_images=2", data=("world:1000000-1000003", "3*world-crowd:1000000-1000003"))
+    assert [(p.kind, p.weight) for p in pools_of(chosen.recipe)] == [("world", 0.25), ("world-crowd", 0.75)]
+    assert validation_pools(chosen.recipe) == [Pool("driving", 1.0, "world", "val")]
+    plain, crowded = (p.open((96, 54))[1] for p in pools_of(chosen.recipe))
+    assert crowded.meta["source"] == "world-crowd:1000001" and not np.array_equal(plain.image_bgr, crowded.image_bgr)
+    assert RecipeBatches(chosen, STAGE, encoder, 0, 1)[0]
+    with pytest.raises(ConfigError, match="world-crowd:train, val, test or FIRST-LAST"):
+        pools_of(RecipeConfig(data=("world-crowd:some",)))[0].check()
 
 
 def test_a_run_can_be_looked_at_before_it_starts(capsys, mini_jsonl):

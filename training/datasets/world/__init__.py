@@ -14,13 +14,14 @@ VAL_SEEDS = range(1000, 1500)
 TRAIN_SEEDS = range(1_000_000, 1_000_000_000)
 
 
-def render(seed: int, size_wh: tuple[int, int] = (448, 252), *, masks: bool = False) -> Sample:
+def render(seed: int, size_wh: tuple[int, int] = (448, 252), *, masks: bool = False, crowded: bool = False) -> Sample:
     """One still frame with its labels.
 
     Args:
         seed: the scene; see `TRAIN_SEEDS`, `VAL_SEEDS`, `TEST_SEEDS`.
         size_wh: image size, pixels, at least 64x36; the scene does not depend on it.
         masks: also fill ``masks["semantic"]`` and ``masks["instance"]``.
+        crowded: the same scene with more people, riders, big vehicles, obstacles and signs in it, for training (`crowd`).
 
     Returns:
         The sample; every kind is labelled.
@@ -30,7 +31,7 @@ def render(seed: int, size_wh: tuple[int, int] = (448, 252), *, masks: bool = Fa
     """
     if seed < 0:
         raise ValueError(f"world: the seed must not be negative, got {seed}")
-    return scene.picture(scene.create(seed), size_wh, masks)
+    return scene.picture(scene.create(seed, crowded=crowded), size_wh, masks)
 
 
 __all__ = ["TEST_SEEDS", "TRAIN_SEEDS", "VAL_SEEDS", "Drive", "render"]

@@ -27,7 +27,7 @@ def place_signs(rng: Dice, road: Road, length_m: float) -> list[Thing]:
             continue
         scale = rng.uniform(0.85, 1.15) * (1.25 if road.kind == "highway" else 1.0)
         found.append(
-            _sign(
+            sign(
                 rng,
                 name,
                 color,
@@ -42,14 +42,15 @@ def place_signs(rng: Dice, road: Road, length_m: float) -> list[Thing]:
             lamp = pick(rng, ["red", "green", "yellow"], [0.45, 0.42, 0.13])
             s = junction.span[0] - 3.0
             for d, base in ((road.outer_right_d - 0.6, 2.3), (road.outer_left_d + 0.6, 2.3)):
-                found.append(_sign(rng, "traffic_light", lamp, s, d, base, 1.0))
+                found.append(sign(rng, "traffic_light", lamp, s, d, base, 1.0))
             if rng.random() < 0.6:
                 beyond = junction.span[1] + 2.0
-                found.append(_sign(rng, "traffic_light", lamp, beyond, rng.uniform(-2.5, 1), 5.0, 1.1))
+                found.append(sign(rng, "traffic_light", lamp, beyond, rng.uniform(-2.5, 1), 5.0, 1.1))
     return found
 
 
-def _sign(rng: Dice, name: str, color: str, s: float, d: float, base: float, scale: float) -> Thing:
+def sign(rng: Dice, name: str, color: str, s: float, d: float, base: float, scale: float) -> Thing:
+    """A sign or light whose lower edge is ``base`` metres above the ground."""
     width, height = signs.FACES[(name, color)]
     index = rng.integers(signs.VARIANTS)
     size, turn = (0.1, width * scale, height * scale), rng.normal(0, 0.12)
@@ -62,7 +63,7 @@ def _gantry(rng: Dice, road: Road, s: float, color: str) -> list[Thing]:
     for _ in range(rng.integers(1, 4)):
         d = rng.uniform(right + 2, left - 2)
         if all(abs(d - other.d) > 4.6 for other in found[1:]):
-            found.append(_sign(rng, "direction", color, s, d, 5.4, 1.15))
+            found.append(sign(rng, "direction", color, s, d, 5.4, 1.15))
     return found
 
 

@@ -31,8 +31,9 @@ def populate(rng: Rng, road: Road, look: Look, length_m: float) -> list[Thing]:
     return things
 
 
-def _vehicle(rng: Rng, s: float, d: float, speed: float, heading: float) -> Thing:
-    name = pick(rng, meshes.MODELS, _MODEL_ODDS)
+def vehicle(rng: Rng, s: float, d: float, speed: float, heading: float, model: str = "") -> Thing:
+    """A vehicle of one of `meshes.MODELS`, by their usual shares unless told."""
+    name = model or pick(rng, meshes.MODELS, _MODEL_ODDS)
     mesh = meshes.mesh(name)
     scale = rng.uniform(0.93, 1.06)
     return Thing(
@@ -67,15 +68,16 @@ def traffic(rng: Rng, road: Road, length_m: float) -> list[Thing]:
                 heading = (0.0 if sign > 0 else np.pi) + rng.normal(0, 0.015)
                 if rng.random() < (0.22 if road.kind in ("urban", "residential") else 0.05):
                     d += rng.uniform(-0.9, 0.9)
-                    found.append(_rider(rng, s, d, sign * speed * 0.7, heading))
+                    found.append(rider(rng, s, d, sign * speed * 0.7, heading))
                 else:
-                    found.append(_vehicle(rng, s, d, sign * speed, heading))
+                    found.append(vehicle(rng, s, d, sign * speed, heading))
                 s += found[-1].size_m[0]
             s += headway * rng.uniform(0.35, 1.8) + 3.0
     return found
 
 
-def _rider(rng: Rng, s: float, d: float, speed: float, heading: float) -> Thing:
+def rider(rng: Rng, s: float, d: float, speed: float, heading: float) -> Thing:
+    """Someone on two wheels."""
     index = rng.integers(sprites.RIDERS)
     index -= index % 3 == 0  # riding along the road: seen from behind or before
     return Thing("rider", s, d, (1.8, 1.25, 1.72), "two_wheeler", index=max(index, 1), heading=heading, speed=speed)
@@ -91,7 +93,7 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
         if band.material == "parking" and parked:
             s = rng.uniform(-8, 10)
             while s < min(length_m, length_m):
-                car = _vehicle(rng, s, (inner + outer) / 2 + rng.normal(0, 0.08), 0.0, 0.0 if rng.random() < 0.7 else np.pi)
+                car = vehicle(rng, s, (inner + outer) / 2 + rng.normal(0, 0.08), 0.0, 0.0 if rng.random() < 0.7 else np.pi)
                 if car.size_m[0] < 6 and not road.in_junction(s, 6):
                     found.append(car)
                 s += 5.2 + rng.exponential(4.0)
@@ -101,24 +103,25 @@ def _town(rng: Rng, road: Road, length_m: float) -> list[Thing]:
                     rng.uniform(4, min(length_m, 90 if length_m < 400 else length_m)),
                     rng.uniform(min(inner, outer) + 0.3, max(inner, outer) - 0.2),
                 )
-                found.append(_person(rng, s, d, pick(rng, [-1.3, 1.2, 0.0])))
+                found.append(person(rng, s, d, pick(rng, [-1.3, 1.2, 0.0])))
             found += _fronts(rng, road, side, outer, length_m)
     for s0, length in road.crossings:
         for _ in range(rng.poisson(0.8)):
             d = rng.uniform(road.edges[1][1][0] - 1, road.edges[0][1][0] + 1)
-            found.append(_person(rng, s0 + rng.uniform(0.3, length), d, 0.0, pick(rng, [-1.2, 1.2])))
+            found.append(person(rng, s0 + rng.uniform(0.3, length), d, 0.0, pick(rng, [-1.2, 1.2])))
     if rng.random() < 0.08:
-        found.append(_person(rng, rng.uniform(9, 40), rng.uniform(-3, 3), 0.0, pick(rng, [-1.2, 1.2])))
+        found.append(person(rng, rng.uniform(9, 40), rng.uniform(-3, 3), 0.0, pick(rng, [-1.2, 1.2])))
     for junction in road.junctions:
         for _ in range(rng.poisson(0.7)):
             side = pick(rng, [-1.0, 1.0])
-            car = _vehicle(rng, junction.s_m + rng.uniform(-2, 2), side * rng.uniform(1, 18), 0.0, side * np.pi / 2)
+            car = vehicle(rng, junction.s_m + rng.uniform(-2, 2), side * rng.uniform(1, 18), 0.0, side * np.pi / 2)
             if car.size_m[0] < 6:
                 found.append(car)
     return found
 
 
-def _person(rng: Rng, s: float, d: float, speed: float, drift: float = 0.0) -> Thing:
+def person(rng: Rng, s: float, d: float, speed: float, drift: float = 0.0) -> Thing:
+    """Someone on foot."""
     height = clamp(rng.normal(1.7, 0.1), 1.1, 1.95)
     return Thing("person", s, d, (0.5, 0.5 * height, height), "pedestrian", index=rng.integers(sprites.PEOPLE), speed=speed,
                  drift=drift, flip=rng.random() < 0.5)  # fmt: skip

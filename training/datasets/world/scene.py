@@ -11,6 +11,7 @@ import numpy.typing as npt
 from getok_drive.tokens.vocab import BOX_CLASSES
 from training.datasets.world import (
     buildings,
+    crowd,
     effects,
     flanks,
     ground,
@@ -83,10 +84,11 @@ class World:
     flanks: list[flanks.Flank]
     ego_d: float
     ego_yaw: float
+    crowded: bool
 
 
-def create(seed: int, length_m: float = 200.0) -> World:
-    """The world of ``seed`` with ``length_m`` of road ahead."""
+def create(seed: int, length_m: float = 200.0, crowded: bool = False) -> World:
+    """The world of ``seed`` with ``length_m`` of road ahead, ``crowded`` with more of what is rare."""
     rng = Dice(seed, int(length_m))
     rig = Rig.sample(rng)
     kind = pick(rng, ["highway", "rural", "urban", "residential", "unpaved"], [0.42, 0.17, 0.28, 0.1, 0.03])
@@ -97,6 +99,8 @@ def create(seed: int, length_m: float = 200.0) -> World:
     mood = look.sample(rng, kind)
     lens = effects.sample(rng, mood)
     things = populate.populate(rng, way, mood, length_m)
+    if crowded:
+        things += crowd.crowd(Dice(seed, int(length_m), 1), way, length_m, things)
     layers: list[tuple[str, float, float, int]] = []
     if rng.random() < 0.5:
         layers.append(("hill", rng.uniform(0.02, 0.12), 1500.0, rng.integers(4096)))
@@ -113,7 +117,7 @@ def create(seed: int, length_m: float = 200.0) -> World:
     things = [
         t for t in things if not (t.art == "building" and any(f.d_m * t.d > 0 and abs(t.d) + 6 > abs(f.d_m) for f in beside))
     ]
-    return World(seed, rig, way, mood, lens, things, layers, beside, ego_d, ego_yaw)
+    return World(seed, rig, way, mood, lens, things, layers, beside, ego_d, ego_yaw, crowded)
 
 
 def picture(
@@ -171,8 +175,9 @@ def _meta(world: World, view: View, dyaw_rad: float) -> dict[str, object]:
     turn = np.array([(c * rise, -s, c * dive), (s * rise, c, s * dive), (-dive, 0.0, rise)])
     pose = np.zeros((4, 4))
     pose[:3, :3], pose[:3, 3], pose[3, 3] = turn, (x, y, z) - turn[:, 0] * CAMERA_FORWARD_M, 1.0
+    kind = "world-crowd" if world.crowded else "world"
     return {
-        "source": f"world:{world.seed}", "seed": world.seed, "stamp_ns": 0, "K": camera.k, "D": camera.d,
+        "source": f"{kind}:{world.seed}", "seed": world.seed, "stamp_ns": 0, "K": camera.k, "D": camera.d,
         "ego_SE3_cam": camera.ego_SE3_cam, "world_SE3_ego": pose, "road": world.road.kind, "time": world.look.time,
         "weather": world.look.weather, "terms": "Apache-2.0",
     }  # fmt: skip
