@@ -75,7 +75,7 @@ def test_missing_data_is_named(tmp_path):
         Pool("driving", 1.0, "tusimple", str(tmp_path / "no")).open((96, 54))
     with pytest.raises(ConfigError, match="no reader for 'reading'"):
         Pool("driving", 1.0, "reading", str(tmp_path)).open((96, 54))
-    with pytest.raises(ConfigError, match="world:FIRST-LAST"):
+    with pytest.raises(ConfigError, match="world:train, val, test or FIRST-LAST"):
         Pool("driving", 1.0, "world", "9-3").open((96, 54))
 
 
