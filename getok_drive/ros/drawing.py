@@ -15,6 +15,8 @@ from std_msgs.msg import Header
 from getok_drive.ros.slot import LatestSlots
 from getok_drive.types import ImageBgr, Scene
 
+_WAIT_S = 60.0  # for a picture that is asked for; then the thread looks whether it is closed, and waits on
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
@@ -55,12 +57,15 @@ class Drawer:
 
     def close(self) -> None:
         """Ends the thread; once this returns, nothing is published any more."""
-        self._slot.close()
         with self._publishing:
             self._closed = True
+        self._slot.close()
 
     def _loop(self) -> None:
-        while (taken := self._slot.take(3600.0)) is not None:
+        while not self._closed:
+            taken = self._slot.take(_WAIT_S)
+            if taken is None:
+                continue
             try:
                 msg: Any = taken.item.to_msg()
                 with self._publishing:
