@@ -38,8 +38,9 @@ class StaticTransforms:
                 try:
                     pose = SE3.from_quaternion((q.x, q.y, q.z, q.w), (t.x, t.y, t.z))
                 except CalibrationError as error:
-                    self._broken[child] = f"the transform from {parent!r} to {child!r} is broken: {error}"
-                    self.version += 1
+                    if child in self._broken or len(self._broken) < _MOST_FRAMES:
+                        self._broken[child] = f"the transform from {parent!r} to {child!r} is broken: {error}"
+                        self.version += 1
                     continue
                 known = self._parents.get(child)
                 same = known is not None and known[0] == parent and _equal(known[1], pose) and child not in self._broken

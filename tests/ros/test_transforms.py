@@ -10,6 +10,7 @@ import pytest
 
 from getok_drive.errors import CalibrationError
 from getok_drive.geometry.camera import SE3
+from getok_drive.ros import transforms
 from getok_drive.ros.calibration import Calibration, CameraCalibration
 from getok_drive.ros.camera import CameraIntake
 from getok_drive.ros.feed import Calibrated
@@ -61,6 +62,16 @@ def test_only_changes_are_news() -> None:
     higher = SE3(MOUNT.rotation, MOUNT.translation_m + np.array([0.0, 0.0, 1.0]))
     known.put([transform("base", "optical", higher)])
     assert known.version > version and known.lookup("base", "optical").translation_m[2] == 2.5
+
+
+def test_nonsense_from_outside_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "_MOST_FRAMES", 3)
+    known = tree(*(transform("base", f"good_{i}", MOUNT) for i in range(9)))
+    known.put(transform("base", f"broken_{i}", MOUNT, w=7.0) for i in range(9))
+    assert len(known._parents) == len(known._broken) == 3
+    with pytest.raises(CalibrationError, match="broken: quaternion"):
+        known.lookup("base", "broken_0")
+    assert known.lookup("base", "good_0").translation_m[2] == 1.5
 
 
 @pytest.mark.parametrize(
