@@ -23,6 +23,8 @@ from getok_drive.errors import CalibrationError
 from getok_drive.geometry.camera import SE3, CameraModel
 
 _MOUNT_KEYS = {"height_m", "x_m", "y_m", "pitch_down_deg", "roll_deg", "yaw_left_deg"}
+_POSE_KEYS = {"translation_m", "quaternion_xyzw"}
+_INTRINSICS_KEYS = {"image_size_wh", "K", "D", "model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,7 @@ def _camera_entry(entry: Mapping[str, Any]) -> CameraCalibration:
     if unknown or ("mount" in entry) == ("pose" in entry):
         raise CalibrationError(f"expected exactly one of mount and pose, and optionally intrinsics; got {sorted(entry)}")
     if "mount" in entry:
-        mount = {key: float(value) for key, value in entry["mount"].items()}
-        if set(mount) - _MOUNT_KEYS:
-            raise CalibrationError(f"mount: unknown {sorted(set(mount) - _MOUNT_KEYS)}; use {sorted(_MOUNT_KEYS)}")
+        mount = {key: float(value) for key, value in _known(entry, "mount", _MOUNT_KEYS).items()}
         pose = SE3.from_mount(
             height_m=mount["height_m"],
             x_m=mount.get("x_m", 0.0),
@@ -119,10 +119,19 @@ def _camera_entry(entry: Mapping[str, Any]) -> CameraCalibration:
             yaw_rad=math.radians(mount.get("yaw_left_deg", 0.0)),
         )
     else:
-        pose = SE3.from_quaternion(entry["pose"]["quaternion_xyzw"], entry["pose"]["translation_m"])
+        given = _known(entry, "pose", _POSE_KEYS)
+        pose = SE3.from_quaternion(given["quaternion_xyzw"], given["translation_m"])
     camera = None
     if "intrinsics" in entry:
-        values = entry["intrinsics"]
+        values = _known(entry, "intrinsics", _INTRINSICS_KEYS)
         width, height = values["image_size_wh"]
         camera = CameraModel((int(width), int(height)), values["K"], values.get("D", []), values.get("model", "plumb_bob"))
     return CameraCalibration(pose, camera)
+
+
+def _known(entry: Mapping[str, Any], part: str, keys: set[str]) -> Mapping[str, Any]:
+    """A part of the entry; a misspelt optional key must not count as one that was left out."""
+    values: Mapping[str, Any] = entry[part]
+    if unknown := set(values.keys()) - keys:
+        raise CalibrationError(f"{part}: unknown {sorted(map(str, unknown))}; use {sorted(keys)}")
+    return values

@@ -244,6 +244,8 @@ def test_calibration_file(tmp_path: Path) -> None:
         ("cameras: {front: {mount: {height_m: high}}}", "could not convert"),
         ("cameras: {front: {mount: {height_m: 1, tilt: 3}}}", "unknown"),
         ("cameras: {front: {pose: {translation_m: [0, 0, 1], quaternion_xyzw: [0, 0, 0, 9]}}}", "norm"),
+        ("cameras: {front: {pose: {translation_m: [0, 0, 1], quaternion: [0, 0, 0, 1]}}}", r"pose: unknown \['quaternion'\]"),
+        ("cameras: {front: {mount: {height_m: 1}, intrinsics: {image_size_wh: [2, 2], d: [1]}}}", r"intrinsics: unknown \['d'\]"),
     ],
 )
 def test_wrong_calibration_files_name_the_mistake(tmp_path: Path, text: str, message: str) -> None:
