@@ -44,10 +44,9 @@ from training.checkpoints import trained_size_wh
 from training.model import load_checkpoint, parameter_count, position_rule
 from training.onnx_builder import FORMS, Form
 from training.onnx_graphs import decoder_graph, vision_graph
+from training.recipes.provenance import provenance
 from training.visual import Pixels
 from training.vocabulary import first_token_id
-
-WORLD_TERMS = TrainingData("procedural driving world of this repository (training/datasets/world)", "Apache-2.0")
 
 
 def export(
@@ -220,20 +219,20 @@ def _told_by(checkpoint: Path) -> Contract | None:
 
 
 def _trained_on(checkpoint: Path) -> tuple[TrainingData, ...]:
-    """The data sets that `training.sft` noted in the checkpoint, or a bundle's own; the driving world alone where none are."""
-    if told := _told_by(checkpoint):
-        return told.training
-    path = checkpoint / "training.json"
+    """The data sets that training noted in the checkpoint, or a bundle's own; what came from elsewhere is named as a base model."""
     try:
-        noted = json.loads(path.read_text(encoding="utf-8")).get("training") if path.is_file() else None
-        return tuple(TrainingData(str(one["name"]), str(one["terms"])) for one in noted) if noted else (WORLD_TERMS,)
+        return tuple(TrainingData(str(one["name"]), str(one["terms"])) for one in provenance([], str(checkpoint)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        path = checkpoint / "training.json"
         raise ConfigError(f"{path}: training must be a list of name and terms ({error!r}); mend or delete the entry") from error
 
 
 def _git_commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return "unknown"
     return result.stdout.strip() or "unknown"
 
 

@@ -50,6 +50,8 @@ from training.model import load_checkpoint, parameter_count
 from training.pictures import Pictures
 from training.policy import AdaptersOff, Policy, decision_advantages
 from training.presets import override
+from training.recipes.pools import Pool
+from training.recipes.provenance import provenance
 from training.rewards.settings import in_every_stage
 from training.rewards.statistics import reward_statistics
 from training.rollout import Rollout
@@ -250,8 +252,10 @@ class Trainer:
         save_whole(self.accelerator, self.plain.model, self.tokenizer, folder, self.tuned, str(self.start_from))
         if not self.accelerator.is_main_process:
             return
+        kind, _, path = self.config.data.partition(":")
         record = {
             "step": self.step, "image_size_wh": self.size_wh, "data": f"GRPO, {self.config.stage}, on {self.config.data}",
+            "training": provenance([Pool("driving", 1.0, kind, path)], str(self.start_from)),
             "start_sha256": self.start_sha256, "config": plain_config(self.config),
         }  # fmt: skip
         (folder / "training.json").write_text(json.dumps(record, indent=1))

@@ -135,6 +135,11 @@ def test_a_bundle_says_its_size_and_its_terms_itself(tiny_checkpoint, tmp_path):
     assert provenance([], str(tmp_path / "first")) == [{"name": "mountain roads", "terms": "research only"}]
 
 
+def test_the_commit_is_unknown_where_there_is_no_git(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert exporting._git_commit() == "unknown"
+
+
 def test_command_line(tiny_checkpoint, tmp_path, capsys):
     out = tmp_path / "bundle"
     assert exporting.main([str(tiny_checkpoint), "--out", str(out), "--name", "mine", "--image-size", "112x56"]) == 0

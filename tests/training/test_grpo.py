@@ -24,6 +24,7 @@ from training.model import load_checkpoint  # noqa: E402
 from training.pictures import Pictures, labels_at_cells  # noqa: E402
 from training.policy import decision_advantages  # noqa: E402
 from training.presets import override  # noqa: E402
+from training.recipes.provenance import WORLD  # noqa: E402
 from training.rewards import Completion, RewardSettings, driving_placement  # noqa: E402
 from training.rewards.settings import in_every_stage  # noqa: E402
 from training.targets import elements_of  # noqa: E402
@@ -59,7 +60,9 @@ def test_a_reward_rises(tiny_checkpoint, tmp_path):
     assert first["kl"] == pytest.approx(0.0, abs=1e-6) and first["clip_fraction"] == 0.0
     assert records(tmp_path)[-1]["kl"] > 0.001
     assert (tmp_path / "final" / "model.safetensors").is_file()
-    assert json.loads((tmp_path / "final" / "training.json").read_text())["image_size_wh"] == [112, 56]
+    about = json.loads((tmp_path / "final" / "training.json").read_text())
+    assert about["image_size_wh"] == [112, 56]
+    assert [one["name"] for one in about["training"]] == [f"base model {tiny_checkpoint.name}", WORLD["name"]]
 
 
 @pytest.mark.parametrize("stage", ["placement", "movement"])

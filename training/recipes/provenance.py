@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from getok_drive.bundle import CONTRACT, Bundle
-from training.recipes.pools import WORLDS, Pool, reader_of
+from training.recipes.pools import Pool, reader_of
 
 WORLD = {"name": "procedural driving world of this repository (training/datasets/world)", "terms": "Apache-2.0"}
 
@@ -21,7 +21,7 @@ def provenance(pools: Sequence[Pool], source: str | None = None) -> list[dict[st
     """
     found = [] if source is None else _before(source)
     for pool in pools:
-        if pool.kind in WORLDS:
+        if pool.kind.partition("-")[0] == "world":  # also crowds and drives of it
             record = WORLD
         elif pool.kind in ("chat", "offset"):
             record = {

@@ -287,6 +287,9 @@ def test_what_was_seen_goes_with_the_checkpoint(tmp_path, mini_jsonl):
     later = provenance([Pool("chat", 1.0, "chat", "/y/llava.json")], str(tmp_path))
     assert [one["name"].split()[0] for one in later] == ["procedural", "tusimple", "chat:"]
     assert provenance([], "Qwen/Qwen2.5-VL-7B-Instruct")[0]["name"] == "base model Qwen2.5-VL-7B-Instruct"
+    assert len(provenance([Pool("driving", 1.0, kind, "0-9") for kind in ("world", "world-crowd", "world-drive")])) == 1
+    (foreign,) = _trained_on(tmp_path / "foreign")  # a checkpoint that says nothing has not seen the world only
+    assert foreign.name == "base model foreign" and foreign.terms == "those of that model"
     (tmp_path / "training.json").write_text(json.dumps({"training": ["x"]}))
     with pytest.raises(ConfigError, match="name and terms"):
         _trained_on(tmp_path)
