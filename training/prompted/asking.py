@@ -65,6 +65,11 @@ class _Turn:
         self._backend, self._logits, self.first = backend, logits, first_id
         self._waiting: list[int] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether what waits does not fit into the conversation any more."""
+        return self._backend.length + len(self._waiting) > self._backend.capacity
+
     def logits(self) -> FloatArray:
         if self._waiting:
             self._logits = self._backend.step(self._waiting)
@@ -141,7 +146,10 @@ class Asker:
             self._instances(turn, query, parts)
             if self._refine and self._rounds and parts:
                 self._refinement(turn, parts)
-        except BackendError:  # the conversation is full: what is complete counts
+        except BackendError:
+            if not turn.full:
+                raise
+            # what is complete counts
             truncated, parts = True, [p for p in parts if len(p.cells) == (2 if p.kind == "box" else max(len(p.cells), 1))]
             for part in parts:
                 part.offsets = part.offsets if len(part.offsets) == len(part.cells) else []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from getok_drive.bundle import Bundle
-from getok_drive.errors import BundleError
+from getok_drive.errors import BackendError, BundleError
 from getok_drive.runtime.fake import FakeBackend
 from getok_drive.tokens.codec import encode_points, px_to_norm
 from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID
@@ -75,6 +75,15 @@ def test_a_full_conversation_is_truncated_not_fatal(bundle):
     answer = _ask(bundle, query, ["<answer>", *["<box>", 3, 40] * 200], capacity=min(room + 30, 4096))
     assert answer.truncated
     assert len(answer.boxes_px) > 0
+
+
+def test_a_broken_backend_is_no_full_conversation(bundle, monkeypatch):
+    def fails(self, ids):
+        raise BackendError("out of memory")
+
+    monkeypatch.setattr(FakeBackend, "step", fails)
+    with pytest.raises(BackendError, match="out of memory"):
+        _ask(bundle, _query("rec"), ["<answer>", "<box>", 3, 40])
 
 
 def test_every_picture_is_encoded_even_where_its_array_lies_where_another_one_lay(bundle):
