@@ -53,6 +53,14 @@ def test_round_trip(tmp_path):
     assert back.meta["terms"] == "MIT" and back.meta["source"] == "x:1" and back.meta["K"] == np.eye(3).tolist()
 
 
+def test_a_line_ends_where_json_lines_end(tmp_path):
+    """Captions from the web hold U+2028 and U+0085, which end lines for Python's ``splitlines``."""
+    record = {**jsonl.record_of(SAMPLE, "images/a.png"), "scene": {"surface_condition": "wet\u2028or\u0085dry"}}
+    write_text(tmp_path / "samples.jsonl", json.dumps(record, ensure_ascii=False) + "\r\n\n")
+    write(tmp_path / "images/a.png", SAMPLE.image_bgr)
+    assert jsonl.open_samples(tmp_path)[0].scene == record["scene"]
+
+
 def test_phrases_round_trip(tmp_path):
     write(tmp_path / "images/a.png", SAMPLE.image_bgr)
     dump(tmp_path / "samples.jsonl")
