@@ -46,7 +46,9 @@ def _kept(path: Path, settings: dict[str, Any]) -> Iterator[tuple[list[dict[str,
     """
     settings_path, kept = path.with_name("run.json"), []
     every = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.exists() else {}
-    if path.exists() and settings_path.exists():
+    if path.exists() and path.stat().st_size:
+        if not every:
+            raise ConfigError(f"{path}: there is no run.json beside it to say how it was made; delete it or give another --out")
         before = every.get(path.name, every)  # earlier versions wrote the settings of one file, flat
         changed = sorted(name for name in {*settings, *before} if before.get(name) != settings.get(name))
         if changed:

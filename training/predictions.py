@@ -61,7 +61,7 @@ def scene_from_json(record: Mapping[str, Any], where: str = "scene") -> Scene:
         )  # fmt: skip
     except KeyError as error:
         raise InputError(f"{at}: {error} is missing") from error
-    except (GetokError, TypeError, ValueError, AttributeError) as error:
+    except (GetokError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{at}: {error}") from error
 
 

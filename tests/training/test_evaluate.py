@@ -152,6 +152,9 @@ def test_an_interrupted_run_continues_and_gives_the_same_report(source, tmp_path
 
     with pytest.raises(ConfigError, match="bundle_sha256 differ"):
         predict(source, tmp_path / "cut", {"bundle_sha256": "y"}, lambda: again, Collector(TASKS))
+    (tmp_path / "cut" / "run.json").unlink()  # whose predictions these are, nobody knows
+    with pytest.raises(ConfigError, match=r"there is no run\.json beside it"):
+        predict(source, tmp_path / "cut", {"bundle_sha256": "x"}, lambda: again, Collector(TASKS))
 
 
 def test_answers_of_other_settings_are_not_kept_whatever_was_predicted_in_between(source, tmp_path):
@@ -252,6 +255,7 @@ def test_a_missing_line_is_an_error_unless_allowed(source, tmp_path):
         ({"image_size_wh": [4, 4], "signs": [{"point_px": [0, 0], "class": "stop", "confidence": 2}]}, r"signs\[0\].*0\.\.1"),
         ({"image_size_wh": [4, 4], "drivable": [7]}, r"drivable\[0\]"),
         ({"image_size_wh": [4, 4], "decode_report": {"nonsense": 1}}, "decode_report"),
+        ({"image_size_wh": [4, float("inf")]}, r"image_size_wh.*infinity"),
     ],
 )
 def test_malformed_scenes_are_refused_with_their_place(record, message):
