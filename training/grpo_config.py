@@ -98,6 +98,8 @@ class GrpoConfig:
             raise ConfigError(f"sampling.last_kind={self.sampling.last_kind}: vLLM draws whole scenes; set engine=own")
         if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
             raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
+        if min(self.log_every, self.save_every, self.eval_images) < 1:
+            raise ConfigError("log_every, save_every and eval_images must be 1 or more; eval_every=0 switches evaluations off")
         if -(-self.prompts // self.prompts_per_pass) < self.minibatches:
             raise ConfigError(f"minibatches={self.minibatches} exceeds the passes of a step; lower prompts_per_pass")
 

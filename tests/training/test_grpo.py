@@ -212,6 +212,9 @@ def test_bad_input_is_refused_by_name(tiny_checkpoint, tmp_path, capsys):
         override(grpo.PRESETS["tiny"], ["group=1"])
     with pytest.raises(ConfigError, match="stage"):
         override(grpo.PRESETS["tiny"], ["stage=both"])
+    for name in ("eval_images", "log_every", "save_every"):
+        with pytest.raises(ConfigError, match="must be 1 or more; eval_every=0 switches"):
+            override(grpo.PRESETS["tiny"], [f"{name}=0"])
 
 
 def test_a_run_is_not_continued_from_another_checkpoint(tiny_checkpoint, tmp_path, capsys):
