@@ -219,7 +219,7 @@ def _told_by(checkpoint: Path) -> Contract | None:
 
 
 def _trained_on(checkpoint: Path) -> tuple[TrainingData, ...]:
-    """The data sets that training noted in the checkpoint, or a bundle's own; what came from elsewhere is named as a base model."""
+    """The data sets that training noted in the checkpoint, or a bundle's own; one from elsewhere is named as a base model."""
     try:
         return tuple(TrainingData(str(one["name"]), str(one["terms"])) for one in provenance([], str(checkpoint)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
