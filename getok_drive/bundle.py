@@ -146,7 +146,7 @@ class Bundle:
         path = folder / CONTRACT
         try:
             if path.stat().st_size > _MOST_CONTRACT_BYTES:
-                raise BundleError(f"{path}: larger than {_MOST_CONTRACT_BYTES} bytes; this is no contract")
+                raise BundleError(f"larger than {_MOST_CONTRACT_BYTES} bytes; this is no contract")
             data = path.read_bytes()
             contract = read_dataclass(Contract, json.loads(data), "contract")
         except OSError as error:
