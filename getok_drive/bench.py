@@ -21,7 +21,7 @@ from getok_drive.sources import open_source, procedural_world
 from getok_drive.types import Frame, Scene
 
 _WARM_UP_FRAMES = 3
-_NOISE_SIZE_WH = (1280, 720)
+_SIZE_WH = (1280, 720)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,11 @@ def _default_frames(frames: int) -> tuple[list[bytes], str]:
         world = procedural_world()
     except InputError:
         rng = np.random.default_rng(0)
-        width, height = _NOISE_SIZE_WH
+        width, height = _SIZE_WH
         noise = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(min(frames, 4))]
         return [_pack(image) for image in noise], "noise, 1280x720 (no checkout with the procedural world)"
     seeds = list(world.TEST_SEEDS)[: min(frames, 50)]
-    return [_pack(world.render(seed, _NOISE_SIZE_WH).image_bgr) for seed in seeds], f"world:test, {len(seeds)} frames of 1280x720"
+    return [_pack(world.render(seed, _SIZE_WH).image_bgr) for seed in seeds], f"world:test, {len(seeds)} frames of 1280x720"
 
 
 def _pack(image_bgr: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:

@@ -122,7 +122,7 @@ def _tiff_size(data: bytes, order: str) -> tuple[int, int] | None:
 def _is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end; OpenCV would fill the rest with grey and say nothing."""
     if data[:8] == _PNG:
-        return b"IEND" not in data[-1024:] and b"IEND" not in data
+        return data.rfind(b"IEND") < 0  # from behind, where it is
     if data[:2] == b"\xff\xd8":
         markers = [marker for marker, _ in _jpeg_markers(data)]
         return _START_OF_SCAN not in markers or markers[-1] != _END_OF_IMAGE

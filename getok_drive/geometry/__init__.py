@@ -1,1 +1,1 @@
-"""Geometry on pixels: polylines and polygons (numpy and shapely only)."""
+"""Geometry of pixels and metres: polylines and polygons, the camera, the ground plane (numpy and shapely only)."""

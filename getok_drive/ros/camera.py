@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -22,6 +21,7 @@ from getok_drive.geometry.ground import GroundProjector
 from getok_drive.ros.calibration import Calibration, camera_from_info
 from getok_drive.ros.health import CameraHealth
 from getok_drive.ros.images import FrameRejected, compressed_to_bgr, image_to_bgr
+from getok_drive.ros.labels import stamp_ns
 from getok_drive.ros.params import NodeParams
 from getok_drive.ros.slot import LatestSlots
 from getok_drive.ros.transforms import StaticTransforms
@@ -40,11 +40,6 @@ def _deserialize(data: bytes, kind: type) -> Any:
     if not _LEAST_MESSAGE_BYTES <= len(data) <= _MAX_MESSAGE_BYTES:
         raise ValueError(f"{len(data)} bytes")
     return deserialize_message(data, kind)
-
-
-def stamp_ns(stamp: Time) -> int:
-    """A message's stamp in integer nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,14 @@ def frame_key(image_topic: str, stamp_ns: int) -> str:
     return f"{image_topic}@{stamp_ns}"
 
 
+def stamp_ns(stamp: Any) -> int:
+    """A ``builtin_interfaces/Time`` in integer nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
 def stamp_ns_of(msg: Any) -> int:
     """The stamp of any message with a header, integer nanoseconds."""
-    return int(msg.header.stamp.sec) * 1_000_000_000 + int(msg.header.stamp.nanosec)
+    return stamp_ns(msg.header.stamp)
 
 
 def scene_from_msg(msg: Any) -> Scene:

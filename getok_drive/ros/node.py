@@ -129,7 +129,6 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
             self.engine.load(params.bundle, params.backend, params.threads, self.stopping.is_set)
         finally:
             self._loading_since_s = None
-        self._slots: LatestSlots[bytes] = LatestSlots(len(params.cameras))
         self._calibration = calibration
         self._transforms = tf.Listener(self) if params.ground_frame else None
         self._outputs = [CameraOutputs(self, name, len(params.cameras) == 1) for name in params.cameras]
@@ -138,11 +137,11 @@ class PerceptionNode(LifecycleNodeMixin, Node):  # type: ignore[misc]  # rclpy i
 
     def _activate(self) -> None:
         params = self.params
-        self._slots = LatestSlots(len(params.cameras))
+        slots: LatestSlots[bytes] = LatestSlots(len(params.cameras))
         transforms = self._transforms.tree if self._transforms else None
-        cameras = [CameraInput(self, i, params, self._slots, self._calibration, transforms) for i in range(len(params.cameras))]
+        cameras = [CameraInput(self, i, params, slots, self._calibration, transforms) for i in range(len(params.cameras))]
         self._worker = Worker(
-            self, self.engine, cameras, self._outputs, self._slots, lambda: (self.params, self._degraded, self.enabled)
+            self, self.engine, cameras, self._outputs, slots, lambda: (self.params, self._degraded, self.enabled)
         )
         self._worker.start()
         self.cameras = cameras  # before subscribing: should one fail, all are given up again

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from getok_drive.errors import GetokError
+
 _GRACE_S = 1.6  # from a signal to the end of the process at the latest; whatever takes longer (a load, a frame) is cut off
 _CALLBACKS_S = 0.7  # of it, for the callbacks that run
 # mallopt's M_ARENA_MAX, M_MMAP_THRESHOLD (the most that glibc allows), M_TRIM_THRESHOLD
@@ -78,15 +80,15 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
 
     Args:
         make: makes the node once rclpy is up. The node may have ``stopping``, a `threading.Event` set at once on a signal;
-            ``release() -> bool``, called before it is destroyed, when no callback runs any more; and ``finished``, a
+            ``release()``, called before it is destroyed, when no callback runs any more; and ``finished``, a
             `threading.Event` that ends the process from inside.
         threads: of the executor.
         args: command line with ROS arguments; default: this process's.
 
     Returns:
-        0 after a signal or ``finished``; 1 when the node could not be made. After a signal the process ends within 2 s in
-        any state, if need be without waiting for native code in other threads. The node is only taken apart when nothing uses
-        it any more; else the process ends with the node whole, and the others on the graph notice a little later.
+        1 when the node could not be made. Else it does not return: the process ends with exit code 0, after a signal within
+        2 s in any state, if need be without waiting for native code in other threads. The node is only taken apart when nothing
+        uses it any more; else the process ends with the node whole, and the others on the graph notice a little later.
     """
     signals = Signals()
     trim = reuse_large_buffers()
@@ -102,7 +104,8 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
     try:
         node = make()
     except Exception as error:
-        print(f"cannot start: {error}", file=sys.stderr)
+        why = str(error) if isinstance(error, GetokError) else f"{type(error).__name__}: {error}"
+        print(f"cannot start: {why}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
 

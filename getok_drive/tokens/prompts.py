@@ -85,13 +85,9 @@ TASK_PROMPTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 DRAWN_REGION, TEXT_REGION = " It is outlined in red.", " It is at {region}."
 
 
-def _opening(prompt: str) -> tuple[str, str]:
-    return f"{TURN_START}user\n{IMAGE_START}", f"{IMAGE_END}{prompt}{TURN_END}\n{TURN_START}assistant\n"
-
-
 def propose_segments() -> tuple[str, str]:
     """Text before and after the visual tokens of the propose turn; the model's proposal follows the second."""
-    return _opening(PROPOSE_PROMPT)
+    return chat_segments(PROPOSE_PROMPT)
 
 
 def refine_segment() -> str:
@@ -101,7 +97,7 @@ def refine_segment() -> str:
 
 def chat_segments(prompt: str) -> tuple[str, str]:
     """Text before and after the visual tokens of a conversation that a prompt of any kind opens."""
-    return _opening(prompt)
+    return f"{TURN_START}user\n{IMAGE_START}", f"{IMAGE_END}{prompt}{TURN_END}\n{TURN_START}assistant\n"
 
 
 def next_turn(prompt: str) -> str:
@@ -125,7 +121,7 @@ def classify_segments(attribute: str, region: Sequence[int] = (), hint: str = ""
         raise InputError(f"classification: unknown attribute {attribute!r}; expected one of {', '.join(CLASSIFY_PROMPTS)}")
     if not all(0 <= cell < GRID_SIZE**2 for cell in region):
         raise InputError(f"classification: the region must hold grid tokens only, got ids {list(region)!r}")
-    return _opening(f"{CLASSIFY_PROMPTS[attribute]}{hint}{to_text(region)}")
+    return chat_segments(f"{CLASSIFY_PROMPTS[attribute]}{hint}{to_text(region)}")
 
 
 def task_segments(task: str, text: str = "", region: Sequence[int] = (), variant: int = 0) -> tuple[str, str]:
@@ -144,7 +140,7 @@ def task_segments(task: str, text: str = "", region: Sequence[int] = (), variant
         raise InputError(f"prompt: unknown task {task!r}; expected one of {', '.join(TASK_PROMPTS)}")
     if not all(0 <= cell < GRID_SIZE**2 for cell in region):
         raise InputError(f"prompt: the region must hold grid tokens only, got ids {list(region)!r}")
-    return _opening(TASK_PROMPTS[task][variant].format(text=plain_text(text), region=to_text(region)))
+    return chat_segments(TASK_PROMPTS[task][variant].format(text=plain_text(text), region=to_text(region)))
 
 
 def plain_text(text: str) -> str:
