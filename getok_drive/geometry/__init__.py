@@ -1,1 +1,1 @@
-"""Geometry of pixels and metres: polylines and polygons, the camera, the ground plane (numpy and shapely only)."""
+"""Geometry of pixels and metres: polylines, the camera, the ground plane (numpy and shapely only)."""

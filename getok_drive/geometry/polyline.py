@@ -1,4 +1,4 @@
-"""Polylines and polygons in pixels: ``(N, 2)`` arrays of ``(x, y)``, x right, y down, integers at pixel centres.
+"""Polylines in pixels: ``(N, 2)`` arrays of ``(x, y)``, x right, y down, integers at pixel centres.
 
 All functions take array-likes and return float64 arrays; none changes its argument. Bad shapes and NaN are an `InputError`.
 """
@@ -83,26 +83,6 @@ def points_at_rows(polyline_px: npt.ArrayLike, rows_px: npt.ArrayLike) -> Points
     return np.where(crosses[first, column], x, np.nan)
 
 
-def simplify(points_px: npt.ArrayLike, tolerance_px: float, *, closed: bool = False) -> Points:
-    """Fewer points, none of the left-out ones further than ``tolerance_px`` from the result (Douglas and Peucker 1973).
-
-    Args:
-        points_px: ``(N, 2)`` polyline, or polygon (not closed twice) when ``closed``.
-        tolerance_px: 0 or more.
-        closed: for a polygon; the result stays free of crossings if the polygon was, and its first vertex may be left out.
-
-    Returns:
-        ``(M, 2)``, M >= 2, or M >= 3 when ``closed``.
-    """
-    points = _checked(points_px, 3 if closed else 2, "simplify")
-    if not tolerance_px >= 0:
-        raise InputError(f"simplify: tolerance_px must be 0 or more, got {tolerance_px}")
-    shape = shapely.polygons(points) if closed else shapely.linestrings(points)
-    result = shapely.get_coordinates(shapely.simplify(shape, tolerance_px, preserve_topology=True))
-    result = result[:-1] if closed else result
-    return result if len(result) >= (3 if closed else 2) else points
-
-
 def _image(size_wh: tuple[int, int]) -> shapely.Polygon:
     width, height = size_wh
     if not (width > 0 and height > 0):
@@ -122,32 +102,3 @@ def clip_polyline(polyline_px: npt.ArrayLike, size_wh: tuple[int, int]) -> list[
         ends = shapely.line_locate_point(line, shapely.points(part[[0, -1]]))
         oriented.append((float(ends.min()), part if ends[0] <= ends[1] else part[::-1]))
     return [part for _, part in sorted(oriented, key=lambda item: item[0])]
-
-
-def clip_polygon(polygon_px: npt.ArrayLike, size_wh: tuple[int, int]) -> list[Points]:
-    """The parts of a polygon inside the image as canonical polygons, largest first; one that crosses itself is mended first.
-
-    Holes are filled: a part is its outer ring.
-    """
-    points = _checked(polygon_px, 3, "polygon")
-    visible = shapely.intersection(shapely.make_valid(shapely.polygons(points)), _image(size_wh))
-    parts = [part for part in shapely.get_parts(shapely.get_parts(visible)) if part.geom_type == "Polygon" and part.area > 0]
-    rings = [canonical_polygon(shapely.get_coordinates(shapely.get_exterior_ring(part))[:-1]) for part in parts]
-    return sorted(rings, key=signed_area, reverse=True)
-
-
-def signed_area(polygon_px: npt.ArrayLike) -> float:
-    """Area of a polygon, square pixels; positive when its vertices run clockwise on the screen."""
-    x, y = _checked(polygon_px, 3, "polygon").T
-    return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-
-
-def canonical_polygon(polygon_px: npt.ArrayLike) -> Points:
-    """The same polygon, clockwise on the screen, from its lowest, then leftmost vertex; not closed twice."""
-    points = _checked(polygon_px, 3, "polygon")
-    if len(points) > 3 and (points[0] == points[-1]).all():
-        points = points[:-1]
-    if signed_area(points) < 0:
-        points = points[::-1]
-    start = int(np.lexsort((points[:, 0], -points[:, 1]))[0])
-    return np.roll(points, -start, axis=0)

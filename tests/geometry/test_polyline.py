@@ -50,20 +50,6 @@ def test_points_at_rows_lie_on_the_line(points, rows):
         assert shapely.distance(shapely.linestrings(points), shapely.points(crossings)).max() < 1e-6
 
 
-@given(LINES, st.floats(0, 20))
-def test_simplify_keeps_ends_and_tolerance(points, tolerance):
-    result = polyline.simplify(points, tolerance)
-    assert len(result) <= len(points)
-    assert (result[[0, -1]] == points[[0, -1]]).all()
-    assert shapely.distance(shapely.linestrings(result), shapely.points(points)).max() <= tolerance + 1e-6
-
-
-def test_simplify_polygon():
-    square = [[0, 0], [5, 0.1], [10, 0], [10, 10], [0, 10]]
-    assert len(polyline.simplify(square, 0.5, closed=True)) == 4
-    assert len(polyline.simplify(square, 1e6, closed=True)) >= 3
-
-
 def test_clip_polyline_by_hand():
     image = (10, 10)  # -0.5 .. 9.5
     inside = [[1, 1], [5, 5]]
@@ -72,25 +58,6 @@ def test_clip_polyline_by_hand():
     there_and_back = [[-2.5, 1], [11.5, 1], [11.5, 5], [-2.5, 5]]
     parts = polyline.clip_polyline(there_and_back, image)
     assert [part.tolist() for part in parts] == [[[-0.5, 1], [9.5, 1]], [[9.5, 5], [-0.5, 5]]]
-
-
-def test_clip_polygon_by_hand():
-    (part,) = polyline.clip_polygon([[-10, 5], [5, 5], [5, 20], [-10, 20]], (10, 10))
-    assert part.tolist() == [[-0.5, 9.5], [-0.5, 5], [5, 5], [5, 9.5]]
-    assert polyline.clip_polygon([[20, 20], [30, 20], [30, 30]], (10, 10)) == []
-    teeth = [[-5, 12], [-5, -5], [2, -5], [2, 11], [6, 11], [6, -5], [20, -5], [20, 12]]
-    assert [polyline.signed_area(p) for p in polyline.clip_polygon(teeth, (10, 10))] == [35, 25]
-    bow_tie = [[0, 0], [8, 8], [8, 0], [0, 8]]
-    assert sum(map(polyline.signed_area, polyline.clip_polygon(bow_tie, (10, 10)))) == 32
-
-
-@given(st.integers(0, 7), st.booleans())
-def test_canonical_polygon_forgets_start_and_direction(shift, reverse):
-    polygon = np.array([[1, 9], [0, 2], [5, 0], [9, 4], [8, 9]], dtype=float)
-    changed = np.roll(polygon, shift, axis=0)[:: -1 if reverse else 1]
-    assert polyline.canonical_polygon(changed).tolist() == polygon.tolist()
-    assert polyline.canonical_polygon(np.concatenate([changed, changed[:1]])).tolist() == polygon.tolist()
-    assert polyline.signed_area(polygon) == shapely.Polygon(polygon).area
 
 
 @pytest.mark.parametrize(
@@ -102,9 +69,7 @@ def test_canonical_polygon_forgets_start_and_direction(shift, reverse):
         lambda: polyline.resample([[0, 0], [1, 1]], count=1),
         lambda: polyline.resample([[0, 0], [1, 1]], step_px=0),
         lambda: polyline.resample([[0, 0], [np.nan, 1]], count=3),
-        lambda: polyline.simplify([[0, 0], [1, 1]], -1),
         lambda: polyline.clip_polyline([[0, 0], [1, 1]], (0, 4)),
-        lambda: polyline.signed_area([[0, 0], [1, 1]]),
     ],
 )
 def test_wrong_input_is_named(call):
