@@ -246,6 +246,14 @@ def test_a_missing_line_is_an_error_unless_allowed(source, tmp_path):
     assert report.headline()["lanes/f1_50"] < 1.0
 
 
+def test_predictions_for_pictures_of_another_size_are_refused(source, tmp_path):
+    scenes = tmp_path / "scenes.jsonl"
+    _write_scenes(source, scenes, lambda scene: Scene((64, 36), source=scene.source))
+    argv = ["--dataset", "world:0-5", "--predictions", str(scenes), "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="world:0: the scene is for a picture of 64x36 px, the labels for 448x252 px"):
+        evaluate.run(argv)
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from getok_drive.errors import InputError
 from getok_drive.types import Scene
 from training.metrics import culane, detection, drivable, masks, points, polylines
 from training.metrics.benchmarks import benchmark_rows
@@ -187,9 +188,13 @@ def score_frame(
         ``drivable_boundary`` (F, 1), ``boxes``, ``boxes_all_sizes``, ``signs`` (classes x (TP, FP, FN)), their
         ``*_class_agnostic`` sums, ``boxes_`` and one of `SIZES` (TP, FP, FN), ``(equal, matched)`` of the attributes, and those
         of `benchmark_rows`.
+
+    Raises:
+        InputError: the scene is for a picture of another size.
     """
     if scene.image_size_wh != sample.size_wh:
-        raise ValueError(f"{key}: the scene is for a picture of {scene.image_size_wh} px, the labels are for {sample.size_wh}")
+        (width, height), (own_width, own_height) = scene.image_size_wh, sample.size_wh
+        raise InputError(f"{key}: the scene is for a picture of {width}x{height} px, the labels for {own_width}x{own_height} px")
     scene = judged_scene(sample, scene)
     asked = [kind for kind in KINDS if kind in tasks and kind in sample.known]
     rows: dict[str, FloatArray] = {}
