@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError, InputError
+from getok_drive.images import read_image
 from getok_drive.tokens.codec import from_text, to_text
 from getok_drive.tokens.vocab import TOKEN_ID
 from training.mask_decode import tokens_to_masks
@@ -170,12 +171,8 @@ def summary(masks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _decode(options: argparse.Namespace) -> None:
-    image = cv2.imread(str(options.image), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"--image {options.image}: cannot be read as a picture")
-    masks, faults = tokens_to_masks(
-        open_segmenter(options.segmenter), np.asarray(image, dtype=np.uint8), from_text(options.tokens)
-    )
+    image = read_image(options.image)
+    masks, faults = tokens_to_masks(open_segmenter(options.segmenter), image, from_text(options.tokens))
     picture = np.zeros(image.shape[:2], np.uint8)
     for number, mask in enumerate(masks, start=1):
         picture[mask] = min(number, 255)

@@ -38,7 +38,7 @@ from training.metrics.frame import judged_scene
 from training.metrics.points import SIGN_RADIUS, point_hits
 from training.metrics.polylines import lane_distances
 from training.rewards.driving import PAPER_SIZE_WH, Completion, polygon_iou
-from training.rewards.matching import FloatArray, match
+from training.rewards.matching import FloatArray, l1_scores, match
 from training.rewards.settings import DrivingPlacementWeights, RewardSettings
 from training.samples import Sample
 
@@ -118,15 +118,13 @@ def _boxes(labels: Sample, scene: Scene, settings: RewardSettings) -> Quality:
     own, truth = (
         np.array([b.xyxy_px for b in boxes], dtype=np.float64).reshape(-1, 4) * scale for boxes in (scene.boxes, labels.boxes)
     )
-    ious = box_ious(own, truth)
-    corners = np.clip(1.0 - np.abs(own[:, None] - truth[None]).mean(axis=2) / settings.l1_scale_px, 0.0, 1.0)
+    ious, corners = box_ious(own, truth), l1_scores(own, truth, settings.l1_scale_px)
     same = np.array([[p.class_name == g.class_name for g in labels.boxes] for p in scene.boxes], dtype=bool).reshape(ious.shape)
     label, value = [-1] * len(own), [0.0] * len(own)
     for p, g in zip(*match(np.where(same, ious + corners, 0.0)), strict=True):
-        if same[p, g] and ious[p, g] + corners[p, g] > 0:
-            found, close = float(ious[p, g] >= settings.box_threshold), float(ious[p, g] + corners[p, g]) / 2.0
-            label[p] = int(g)
-            value[p] = (weights.detection_f1 * found + weights.box * close) / ((weights.detection_f1 + weights.box) or 1.0)
+        found, close = float(ious[p, g] >= settings.box_threshold), float(ious[p, g] + corners[p, g]) / 2.0
+        label[p] = int(g)
+        value[p] = (weights.detection_f1 * found + weights.box * close) / ((weights.detection_f1 + weights.box) or 1.0)
     return Quality(label, value, len(labels.boxes))
 
 

@@ -40,7 +40,7 @@ from training.metrics.drivable import region_row
 from training.metrics.frame import judged_scene
 from training.metrics.points import SIGN_RADIUS, point_counts_by_class
 from training.metrics.polylines import lane_distances
-from training.rewards.matching import FloatArray, match
+from training.rewards.matching import FloatArray, l1_scores, match
 from training.rewards.placement import box_reward, format_reward
 from training.rewards.settings import RewardSettings, weighted
 from training.samples import Sample
@@ -142,7 +142,7 @@ def box_closeness(labels: Sample, scene: Scene, l1_scale_px: float) -> float:
         np.array([b.xyxy_px for b in boxes], dtype=np.float64).reshape(-1, 4) * scale for boxes in (scene.boxes, labels.boxes)
     )
     same = [[p.class_name == g.class_name for g in labels.boxes] for p in scene.boxes]
-    corners = np.clip(1.0 - np.abs(own[:, None] - truth[None]).mean(axis=2) / l1_scale_px, 0.0, 1.0)
+    corners = l1_scores(own, truth, l1_scale_px)
     p, g = match(np.where(np.array(same, dtype=bool).reshape(corners.shape), box_ious(own, truth) + corners, 0.0))
     return box_reward(own[p], truth[g], max(len(own), len(truth)), l1_scale_px)
 
