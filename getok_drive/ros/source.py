@@ -149,8 +149,10 @@ def _as(default: Any, value: Any, name: str) -> Any:
         value = kind(value)
     if type(value) is not kind:
         raise InputError(f"{name}: expected {kind.__name__}, got {value!r}")
-    if kind is float and name.endswith("_hz") and not value >= 0.0:
-        raise InputError(f"{name}: {value} Hz is no rate; 0 takes the source's own")
+    if name in ("rate_hz", "width_px", "max_frames") and not value >= 0:
+        raise InputError(f"{name}: expected 0 (the source's own) or more, got {value}")
+    if name == "fov_deg" and not 0.0 < value < 180.0:
+        raise InputError(f"fov_deg: expected a horizontal field of view between 0 and 180 degrees, got {value}")
     return value
 
 
