@@ -2,6 +2,10 @@
 # On ROS 2 Kilted instead of Jazzy: make demo ROS_DISTRO=kilted (in .venv-kilted).
 PYTHON     ?= python3
 ROS_DISTRO ?= jazzy
+ifeq ($(origin ROS_DISTRO),environment) # a ROS 2 that is sourced says so, and must not mix with the wheels
+ROS_DISTRO := jazzy
+endif
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
 WHEELS     := $(patsubst %,-%,$(filter-out jazzy,$(ROS_DISTRO)))
 VENV       ?= .venv$(WHEELS)
 PY         := $(VENV)/bin/python

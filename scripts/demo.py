@@ -86,7 +86,8 @@ def run(options: argparse.Namespace) -> None:
     processes: dict[str, tuple[Any, Path]] = {}
     recorder = Recorder(out / "bag", NODE)
     try:
-        print(f"1/5  camera source: {options.source} (the driving world is rendered first)", flush=True)
+        note = " (the driving world is rendered first)" if options.source.startswith("world:") else ""
+        print(f"1/5  camera source: {options.source}{note}", flush=True)
         camera = {"source": options.source, "camera": CAMERA, "rate_hz": options.rate_hz, "calibration_out": calibration}
         if options.source.startswith("world:"):
             camera["max_frames"] = max(1, int(options.seconds * options.rate_hz))
