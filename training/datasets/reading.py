@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from getok_drive.errors import ConfigError, InputError
+from getok_drive.images import read_image
 from getok_drive.types import MAX_IMAGE_PIXELS, Box, DrivableArea, ImageBgr, Lane, Sign
 from training.samples import KINDS, Phrase, Sample
 
@@ -143,17 +144,9 @@ class SampleList(Sequence[Sample]):
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: Path) -> ImageBgr:
-    """A colour picture as ``(H, W, 3)`` uint8 BGR; `InputError` when it is missing, broken or too large."""
-    image = _decode(path, cv2.IMREAD_COLOR)
-    if image.dtype != np.uint8:
-        raise InputError(f"{path}: expected 8 bits per channel, got {image.dtype}; convert the picture")
-    return image
-
-
 def read_mask(path: Path, wide: bool = False) -> npt.NDArray[np.uint8]:
     """A label picture as it is stored: ``(H, W)`` or ``(H, W, 3)`` (BGR) uint8; with ``wide`` uint16 too."""
-    mask = _decode(path, cv2.IMREAD_UNCHANGED)
+    mask = _decode(path)
     if mask.ndim == 3 and mask.shape[2] == 4:
         mask = mask[:, :, :3]
     if mask.dtype != np.uint8 and not (wide and mask.dtype == np.uint16):
@@ -161,13 +154,13 @@ def read_mask(path: Path, wide: bool = False) -> npt.NDArray[np.uint8]:
     return mask
 
 
-def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+def _decode(path: Path) -> npt.NDArray[np.uint8]:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is the data set complete?") from error
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error:  # e.g. a header that promises more pixels than OpenCV accepts
         image = None
     if image is None:

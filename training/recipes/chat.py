@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from getok_drive.errors import InputError
+from getok_drive.images import read_image
 from getok_drive.tokens import prompts
 from training.datasets import world
-from training.datasets.reading import read_image, read_json, read_json_lines
+from training.datasets.reading import read_json, read_json_lines
 from training.recipes.conversation import Conversation
 from training.recipes.encoder import Encoder
 from training.samples import Sample

@@ -74,10 +74,10 @@ def test_tusimple_broken(tusimple_root):
 
 def test_pictures_are_read_late_and_broken_ones_named(tusimple_root):
     picture = tusimple_root / "clips/0313-1/0/20.jpg"
-    picture.write_bytes(picture.read_bytes()[:100])
+    picture.write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])  # OpenCV would fill the rest with grey
     (tusimple_root / "clips/0313-1/3000/20.jpg").unlink()
     samples = tusimple.open_samples(tusimple_root)
-    with pytest.raises(InputError, match=r"0313-1/0/20\.jpg: not a picture"):
+    with pytest.raises(InputError, match=r"0313-1/0/20\.jpg: the file is truncated"):
         samples[0]
     with pytest.raises(InputError, match=r"0313-1/3000/20\.jpg: cannot be read"):
         samples[1]
