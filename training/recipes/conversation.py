@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from getok_drive.errors import ConfigError, InputError
 from getok_drive.tokens.elements import KINDS
+from getok_drive.tokens.vocab import OFFSET_ROUNDS
 from training.samples import Sample
 
 IGNORE = -100
@@ -30,7 +31,7 @@ class LossWeights:
             that how often each kind is written stays unbiased.
 
     Raises:
-        ConfigError: a weight below zero, or not one for each kind.
+        ConfigError: a weight below zero, fewer than one for each offset round, or not one for each kind.
     """
 
     propose: float = 1.0
@@ -38,9 +39,11 @@ class LossWeights:
     kinds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if len(self.kinds) != len(KINDS) or min(self.propose, *self.offset, *self.kinds) < 0:
+        enough = len(self.kinds) == len(KINDS) and len(self.offset) >= OFFSET_ROUNDS
+        if not enough or min(self.propose, *self.offset, *self.kinds) < 0:
             raise ConfigError(
-                f"loss_weights: expected 0 or more everywhere, and in kinds one each for {', '.join(KINDS)}: {self}"
+                f"loss_weights: expected 0 or more everywhere, in offset one for each of {OFFSET_ROUNDS} rounds, "
+                f"and in kinds one each for {', '.join(KINDS)}: {self}"
             )
 
 

@@ -62,6 +62,8 @@ def test_a_kinds_factor_is_for_its_words_and_places_only(encoder, scene):
 def test_weights_that_make_no_sense_are_refused(kinds):
     with pytest.raises(ConfigError, match="kinds one each for lane, drivable, box, sign"):
         LossWeights(kinds=kinds)
+    with pytest.raises(ConfigError, match="in offset one for each of 3 rounds"):
+        LossWeights(offset=(1.0,))
 
 
 def test_a_least_height_is_a_share():
