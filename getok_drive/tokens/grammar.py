@@ -52,7 +52,10 @@ class ClassifyGrammar:
     __slots__ = ("_forced", "_mask", "done", "ids")
 
     def __init__(self, choices: Sequence[str]) -> None:
-        """Args: choices: words of the token table, e.g. a value of `prompts.CLASSIFY_CHOICES`.
+        """Begin the turn.
+
+        Args:
+            choices: words of the token table, e.g. a value of `prompts.CLASSIFY_CHOICES`.
 
         Raises:
             ConfigError: on no choice or a word outside the table.

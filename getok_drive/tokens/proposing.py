@@ -39,7 +39,11 @@ class ProposeGrammar:
     )  # fmt: skip
 
     def __init__(self, limits: Limits | None = None, kinds: Collection[str] = KINDS) -> None:
-        """Args: limits: greatest numbers; kinds: the element kinds that may be written.
+        """Begin the turn.
+
+        Args:
+            limits: greatest numbers.
+            kinds: the element kinds that may be written.
 
         Raises:
             ConfigError: on an unknown kind.

@@ -49,9 +49,14 @@ class RefineGrammar:
         limits: Limits | None = None,
         decided: int | Mapping[str, int] | None = None,
     ) -> None:
-        """Args: propose_ids: the proposal, any integers; rounds: offset rounds, 1 or more; limits: as for the proposal; decided:
-        rounds that are left to choose, 1 or more, for all kinds of elements or by kind; in later ones ``<OFF_0_0>`` is the only
-        token that fits. None: all.
+        """Begin the turn.
+
+        Args:
+            propose_ids: the proposal, any integers.
+            rounds: offset rounds, 1 or more.
+            limits: as for the proposal.
+            decided: rounds that are left to choose, 1 or more, for all kinds of elements or by kind; in later ones ``<OFF_0_0>``
+                is the only token that fits. None: all.
 
         Raises:
             ConfigError: when ``rounds`` or ``decided`` is out of range.

@@ -63,11 +63,13 @@ class OpenCvSegmenter:
     """
 
     def __init__(self, seeds: int = GRID_SIZE, cost: float = 1500.0, blur_px: float = 0.8) -> None:
-        """Args:
-        seeds: watershed markers along each axis.
-        cost: greatest cost of a merge, pixels times squared Lab distance, in an image of 100 000 pixels (other sizes in
-            proportion). The default measured best: see docs/mask_tokens.md.
-        blur_px: standard deviation of the blur before everything, pixels.
+        """Take the settings.
+
+        Args:
+            seeds: watershed markers along each axis.
+            cost: greatest cost of a merge, pixels times squared Lab distance, in an image of 100 000 pixels (other sizes in
+                proportion). The default measured best: see docs/mask_tokens.md.
+            blur_px: standard deviation of the blur before everything, pixels.
         """
         self._seeds, self._cost, self._blur_px = seeds, cost, blur_px
 

@@ -17,7 +17,13 @@ class PackageSam2:
     """``SAM2ImagePredictor`` of the sam2 package, see `training.segmenters.Segmenter`. The package is optional."""
 
     def __init__(self, config: str, checkpoint: Path, device: str | None = None, batch: int = 64) -> None:
-        """Args: config: the package's name of it, e.g. ``configs/sam2.1/sam2.1_hiera_t.yaml``; checkpoint: the ``.pt`` file.
+        """Load the model.
+
+        Args:
+            config: the package's name of it, e.g. ``configs/sam2.1/sam2.1_hiera_t.yaml``.
+            checkpoint: the ``.pt`` file.
+            device: ``cuda`` if there is one unless given.
+            batch: prompts decoded together.
 
         Raises:
             ConfigError: the package or the file is missing.

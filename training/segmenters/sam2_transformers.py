@@ -29,7 +29,12 @@ class TransformersSam2:
     """
 
     def __init__(self, folder: Path, device: str | None = None, batch: int = 64) -> None:
-        """Args: folder: the checkpoint; device: ``cuda`` if there is one unless given; batch: prompts decoded together.
+        """Load the model.
+
+        Args:
+            folder: the checkpoint.
+            device: ``cuda`` if there is one unless given.
+            batch: prompts decoded together.
 
         Raises:
             ConfigError: transformers or torch is missing, or the folder holds no SAM 2 checkpoint.
