@@ -92,7 +92,8 @@ def test_convert_refuses_another_conversion(idd, tmp_path, capsys):
 def test_helpers_beside_the_readers_are_no_readers(tmp_path, capsys, helper):
     assert run("stats", "--dataset", f"{helper}:{tmp_path}") == 2
     error = capsys.readouterr().err
-    assert f"no reader for {helper!r}" in error and "use world, world-crowd or world-drive, or " in error and ", idd, jsonl, kitti, " in error
+    assert f"no reader for {helper!r}" in error and ", idd, jsonl, kitti, " in error
+    assert "use world, world-crowd or world-drive, or " in error
     assert not {"masks", "walk", "shapes"} & set(readers())
 
 
