@@ -36,7 +36,7 @@ class MergeTree:
         high: ``(nodes,)`` last rank of a node, plus 1.
         parent: ``(nodes,)`` the node it is merged into; the root is its own parent.
         height: ``(nodes,)`` Ward's cost of the merge that made it, never falling towards the root; 0 for a region.
-            leaf: ``(H, W)`` node of the region of each pixel.
+        leaf: ``(H, W)`` node of the region of each pixel.
     """
 
     rank: Int
