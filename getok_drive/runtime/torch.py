@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ except ImportError as error:
     raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
 
 FILES = ("model.safetensors", "config.json")
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """What torch raises while it computes (also for memory that is full) as a `BackendError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BackendError(f"torch backend: inference failed: {error}") from error
 
 
 class TorchBackend:
@@ -68,8 +78,8 @@ class TorchBackend:
 
     def encode(self, pixel_values: FloatArray) -> torch.Tensor:
         """Visual tokens ``(num_visual_tokens, hidden_size)`` on the device."""
-        pixels = torch.from_numpy(pixel_values).to(self._device, self._model.dtype)
-        with torch.no_grad():
+        with torch.no_grad(), _failures_told():
+            pixels = torch.from_numpy(pixel_values).to(self._device, self._model.dtype)
             visual: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
         return visual
 
@@ -100,7 +110,7 @@ class TorchBackend:
     def _pass(self, embeddings: torch.Tensor, positions: FloatArray) -> FloatArray:
         check_room(self, len(embeddings))
         end = self.length + len(embeddings)
-        with torch.no_grad():
+        with torch.no_grad(), _failures_told():
             hidden = self._model.model.language_model(
                 inputs_embeds=embeddings[None],
                 position_ids=torch.from_numpy(positions)[:, None].to(self._device),

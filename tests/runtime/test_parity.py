@@ -130,6 +130,12 @@ def test_a_graph_that_contradicts_the_contract_is_refused(bundle):
         OnnxBackend(Path("nowhere"), bundle.contract.model, 5, 100)
 
 
+@pytest.mark.parametrize(("name", "message"), [("onnx", "expected pixel_values"), ("torch", "inference failed")])
+def test_patches_of_another_model_are_refused(bundle, name, message):
+    with pytest.raises(BackendError, match=f"{name} backend: {message}"):
+        bundle.open_backend(name).encode(np.zeros((3, 3), np.float32))
+
+
 def frames(count: int) -> list[Frame]:
     """World frames and, between them, noise."""
     from training.datasets import world
