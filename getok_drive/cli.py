@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,15 +89,16 @@ def _parser() -> argparse.ArgumentParser:
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="nano", help="folder, or name of a built-in bundle (default: %(default)s)")
     parser.add_argument("--backend", default="onnx", help="what runs the model: onnx or torch (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 (default): the backend's choice")
-    parser.add_argument("--rounds", type=int, metavar="N", help="offset rounds asked for; fewer are faster (default: bundle's)")
+    count = partial(_count, least=0)
+    parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads; 0 (default): the backend's choice")
+    parser.add_argument("--rounds", type=count, metavar="N", help="offset rounds asked for; fewer are faster (default: bundle's)")
     parser.add_argument("--token-budget", type=_count, metavar="N", help="most tokens for one frame")
     parser.add_argument("--time-budget-ms", type=_positive, metavar="MS", help="most milliseconds of decoding for one frame")
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+def _count(text: str, least: int = 1) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of {least} or more, got {text!r}")
     return int(text)
 
 
@@ -114,13 +116,13 @@ def _perceiver(options: argparse.Namespace) -> Perceiver:
     from getok_drive.pipeline import Perceiver
     from getok_drive.runtime.decoding import Budget
 
-    limits: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if options.token_budget:
-        limits["tokens"] = max(2, options.token_budget)
+        given["tokens"] = max(2, options.token_budget)
     if options.time_budget_ms:
-        limits["time_s"] = options.time_budget_ms / 1e3
-    threads = max(0, options.threads)
-    perceiver = Perceiver(options.bundle, options.backend, budget=Budget(**limits), rounds=options.rounds, threads=threads)
+        given["time_s"] = options.time_budget_ms / 1e3
+    budget = Budget(**given)
+    perceiver = Perceiver(options.bundle, options.backend, budget=budget, rounds=options.rounds, threads=options.threads)
     perceiver.warm_up()
     return perceiver
 

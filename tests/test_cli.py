@@ -213,6 +213,8 @@ def test_other_refusals(run, photos, tmp_path, capsys):
         [],
         ["run", "x", "--out", "y", "--max-frames", "0"],
         ["bench", "--time-budget-ms", "-1"],
+        ["bench", "--threads=-1"],
+        ["bench", "--rounds=-1"],
     ):
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", default="", help="calibration file with the cameras' poses")
     parser.add_argument("--ground-frame", default="", help="frame on the ground: camera poses from the bag's /tf_static instead")
     parser.add_argument("--realtime", action="store_true", help="drop what comes too fast, as on the robot")
-    parser.add_argument("--max-frames", type=int, default=0, metavar="N", help="stop after N processed frames")
+    parser.add_argument("--max-frames", type=_count, default=0, metavar="N", help="stop after N processed frames")
     parser.add_argument("--no-video", action="store_true", help="write no overlay videos")
     parser.add_argument(
         "--tasks",
@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND,...",
         help=f"kinds that the bag's labels cover (default: {','.join(KINDS)})",
     )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected a whole number of 0 (all) or more, got {text!r}")
+    return int(text)
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -241,6 +241,8 @@ def test_only_the_kinds_that_are_labelled_count(tmp_path: Path, capsys: pytest.C
     assert found["drive_lanes"]["flicker"] == 0.0
     with pytest.raises(SystemExit):
         replay.parser().parse_args([str(bag), "--out", "x", "--tasks", "lanes,dragons"])
+    with pytest.raises(SystemExit):
+        replay.parser().parse_args([str(bag), "--out", "x", "--max-frames=-1"])
     assert "'dragons' is no kind" in capsys.readouterr().err
 
 
