@@ -98,7 +98,7 @@ class NodeParams:
     max_rate_hz: float = setting(
         0.0, "Most images per second and camera that are processed; 0: no limit.", unit="Hz", low=0.0, high=240.0
     )
-    token_budget: int = setting(0, "Most tokens decoded per image; 0: the bundle's own limit.", unit="token", low=0, high=100000)
+    token_budget: int = setting(0, "Most tokens decoded per image; 0: the decoder's own limit.", unit="token", low=0, high=100000)
     deadline_ms: float = setting(
         0.0, "Decoding stops here and hands over finished elements (truncated); 0: no limit.", unit="ms", low=0.0, high=60000.0
     )
