@@ -7,12 +7,12 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from getok_drive.bench import cpu_name
 from getok_drive.tokens.confidence import Reliability
 from getok_drive.types import Scene
 from training.metrics.frame import FrameScore
@@ -27,11 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 
 def machine() -> dict[str, Any]:
     """The machine and the versions that a speed belongs to."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
     versions = {}
     for package in ("numpy", "opencv-python-headless", "onnxruntime", "torch"):
         try:
@@ -39,7 +34,7 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu, "cores": cores, "system": platform.platform(), "python": platform.python_version(), **versions}
+    return {"cpu": cpu_name(), "cores": cores, "system": platform.platform(), "python": platform.python_version(), **versions}
 
 
 def sample_sha256(sample: Sample) -> str:
