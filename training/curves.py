@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         if not cv2.imwrite(str(args.out), image):
             raise InputError(f"{args.out}: cannot be written; does its folder exist?")
     except GetokError as error:
-        print(f"training.curves: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

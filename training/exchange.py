@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = write(path, rows(source, args.to, args.stage, args.out, size_wh, args.sft, args.seed))
         (args.out / "reward.py").write_text(REWARD_FILES[args.to], encoding="utf-8")
     except GetokError as error:
-        print(f"training.exchange: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{path}: {count} pictures; rewards in {args.out / 'reward.py'} (with this repository on PYTHONPATH)")
     return 0

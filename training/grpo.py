@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.steps} steps", file=sys.stderr)
         trainer.run()
     except GetokError as error:
-        print(f"training.grpo: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.total_steps} steps", file=sys.stderr)
         trainer.run()
     except GetokError as error:
-        print(f"training.sft: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             _run(options, Path(folder))
     except GetokError as error:
-        print(f"training.recipes: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
