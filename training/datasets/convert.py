@@ -118,7 +118,9 @@ def _claim(path: Path, settings: Mapping[str, Any]) -> None:
                 f"{settings[changed[0]]!r}; use another --out or delete the folder"
             )
     else:
-        path.write_text(json.dumps(settings) + "\n")
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(settings) + "\n")
+        part.replace(path)  # whole or not at all: a run that is killed here must not lock the folder
 
 
 def _finished(path: Path) -> dict[str, dict[str, Any]]:
