@@ -57,7 +57,7 @@ class DrivingRecipe:
 
     def _seen(self, sample: Sample) -> Sample:
         least_px = self.least_box_height * sample.size_wh[1]
-        return replace(sample, boxes=tuple(box for box in sample.boxes if box.xyxy_px[3] - box.xyxy_px[1] + 1 >= least_px))
+        return replace(sample, boxes=tuple(box for box in sample.boxes if box.xyxy_px[3] - box.xyxy_px[1] >= least_px))
 
     def _propose(self, script: Script, targets: Sequence[Target], labelling: Labelling) -> None:
         first, weights = self.layout.first_id, self.weights

@@ -28,7 +28,7 @@ def scene():
 
 
 def height(box: Box) -> float:
-    return float(box.xyxy_px[3] - box.xyxy_px[1] + 1) / 126
+    return float(box.xyxy_px[3] - box.xyxy_px[1]) / 126
 
 
 def written(conversation, encoder, word):
