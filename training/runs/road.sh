@@ -16,8 +16,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     --data 0.45*world:41000000-42000000 --data 0.15*world-crowd:43000000-44000000 \
     --data "0.14*tusimple:$DATA/tusimple" --data "0.12*camvid:$DATA/camvid_segnet" --data "0.14*idd:$DATA/idd_lite" \
     "stages=(($STEPS,(384,192)),)" optimizer=muon learning_rate=6e-4 warmup_steps=20 decay_steps=$((STEPS - 40)) \
-    ema_decay=0.99 refine_points=24 threads=1 save_every=50 eval_every=0
-"$PYTHON" -m training.export "$OUT/final" --out "$OUT/bundle" --rounds 3,box=1
+    "loss_weights.kinds=(1.0,1.0,1.3,2.0)" ema_decay=0.99 refine_points=24 threads=1 save_every=50 eval_every=0
+"$PYTHON" -m training.export "$OUT/final" --out "$OUT/bundle" --name nano-road --rounds 3,box=1
 for set in "tusimple:$DATA/tusimple --tasks lanes" "camvid:$DATA/camvid_segnet --tasks drivable" \
     "idd:$DATA/idd_lite --split val --tasks drivable" "world:test"; do
     # shellcheck disable=SC2086 # several words
