@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+import rclpy
 from rclpy.serialization import serialize_message
-from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from getok_drive.ros.images import ENCODINGS
@@ -90,4 +90,4 @@ def is_handed_over(data: bytes) -> bool:
     """
     encoding = int.from_bytes(data[:2], "little")
     known = encoding <= _LAST_ENCODING and encoding not in (0x0400, 0x0500)
-    return known or get_rmw_implementation_identifier() != "rmw_cyclonedds_cpp"
+    return known or rclpy.get_rmw_implementation_identifier() != "rmw_cyclonedds_cpp"

@@ -181,7 +181,7 @@ def test_a_picture_of_no_use_is_passed_over_not_the_end_of_the_run(tmp_path, cap
     seen = [[int(asked.sample.image_bgr[0, 0, 0]) for asked in Pictures(config, (112, 56)).at(1, ask)] for _ in range(2)]
     assert seen[0] == seen[1]
     assert set(seen[0]) == {60, 180}  # the first has no phrase, the third cannot be read
-    assert "2.png: not a picture" in capsys.readouterr().err
+    assert "2.png: not an image" in capsys.readouterr().err
     write_text(tmp_path / "train.jsonl", json.dumps(lines[0]) + "\n")
     with pytest.raises(InputError, match=r"in a row gave nothing; the last: 0\.png: has no phrases"):
         Pictures(config, (112, 56)).at(0, ask)
