@@ -101,8 +101,8 @@ def test_camera_source_ends_with_its_source_and_on_signals(ros: Client) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [("source:=987654", "camera 987654 cannot be opened"), ("rate_hz:=-5.0", "rate_hz: expected 0"), ("loop:=often", "loop: expected bool"),
-     ("encoding:=nv12", "cannot be made here")],
+    [("source:=987654", "camera 987654 cannot be opened"), ("rate_hz:=-5.0", "rate_hz: expected 0"),
+     ("loop:=often", "loop: expected bool"), ("encoding:=nv12", "cannot be made here")],
 )  # fmt: skip
 def test_camera_source_refuses_by_name(ros: Client, setting: str, words: str) -> None:
     """And a camera's number, which reads as a number, is a source."""
