@@ -61,7 +61,8 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                mean = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                state = self.state[p]
+                mean = state["momentum"] = state["momentum"] if state else torch.zeros_like(p)
                 mean.lerp_(p.grad, 1 - group["momentum"])
                 direction = p.grad.lerp(mean, group["momentum"])
                 p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -23,6 +23,7 @@ from getok_drive.errors import ConfigError
 from training import datasets
 from training.samples import Sample
 
+WORLDS = ("world", "world-crowd")  # still frames; the second with more of what is rare
 DRIVE_FRAMES = 30  # of a drive of the world, unless its name says otherwise
 
 
@@ -125,7 +126,7 @@ def open_source(name: str, split: str = "test", size: str = "448x252", limit: in
     kind, _, rest = name.partition(":")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit: expected 1 or more, got {limit}")
-    if kind in ("world", "world-crowd"):
+    if kind in WORLDS:
         source = _world(name, size, limit, masks)
     elif kind == "world-drive":
         source = _drives(name, rest, size, limit)

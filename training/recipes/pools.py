@@ -25,9 +25,9 @@ from training.recipes.chat import ChatList
 from training.recipes.domains import DOMAINS, TABLE_12, WITH_MASKS
 from training.recipes.settings import RecipeConfig
 from training.samples import Sample
+from training.sources import WORLDS
 
 _SPEC = re.compile(r"(?:(?P<domain>[a-z]+)=)?(?:(?P<weight>[0-9.]+)\*)?(?P<kind>[a-z0-9_-]+):(?P<path>[^#]+)(?:#(?P<split>\w+))?")
-WORLDS = ("world", "world-crowd")
 _WORLD = {"train": world.TRAIN_SEEDS, "val": world.VAL_SEEDS, "test": world.TEST_SEEDS}
 
 
@@ -190,5 +190,6 @@ def validation_pools(config: RecipeConfig) -> list[Pool]:
     parts = [replace(p, kind="world", path="val") if p.kind in WORLDS else replace(p, split="val") for p in kept]
     weights: dict[Pool, float] = {}
     for pool in parts:
-        weights[replace(pool, weight=0.0)] = weights.get(replace(pool, weight=0.0), 0.0) + pool.weight
+        alike = replace(pool, weight=0.0)
+        weights[alike] = weights.get(alike, 0.0) + pool.weight
     return [replace(pool, weight=weight) for pool, weight in weights.items()]

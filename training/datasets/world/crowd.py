@@ -1,6 +1,6 @@
-"""More of what is rare, for training: people, riders, big vehicles, obstacles and signs, each class as often as the next.
+"""More of what is rare, for training: people, riders, big vehicles, obstacles and signs; what is added has each class alike.
 
-A plain scene has two signs and one person, mostly far off; a model needs thousands of each class, near and far, before it
+A plain scene has two signs and two people, mostly far off; a model needs thousands of each class, near and far, before it
 reads their places. Distances are spread evenly in their logarithm, so that every size in the picture is as common as another.
 """
 
