@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.tokens.positions import Positions
 from getok_drive.tokens.vocab import TOKENS
 from getok_drive.types import FloatArray
 from training.collate import Layout
-from training.visual import encode_pictures, picture_inputs
+from training.visual import embed_tokens, encode_pictures, picture_inputs, table_logits
 
 _TABLE_SIZE = len(TOKENS)
 
@@ -39,7 +38,7 @@ class Conversations:
     def __init__(
         self, model: Qwen2_5_VLForConditionalGeneration, layout: Layout, pixel_values: Tensor, grid_hw: tuple[int, int]
     ) -> None:
-        self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, layout.first_id
+        self._model, self._text, self._first = model, model.model.language_model, layout.first_id
         merge = model.config.vision_config.spatial_merge_size
         visual = encode_pictures(model, pixel_values, grid_hw)
         prefix, positions, after = prompt_prefix(layout, (grid_hw[0] // merge, grid_hw[1] // merge))
@@ -47,6 +46,7 @@ class Conversations:
         ids = torch.tensor([prefix] * count, device=device)
         start = len(layout.before)
         inputs = picture_inputs(model, ids, visual, slice(start, start + visual.tokens.shape[1]))
+        self._cells = visual.cells
         self._cache = DynamicCache(config=model.config.text_config)
         self._seen = torch.zeros(count, 0, dtype=torch.long, device=device)
         self._positions = [after.copy() for _ in range(count)]
@@ -64,6 +64,7 @@ class Conversations:
             return
         self._cache.batch_repeat_interleave(times)
         self._seen = self._seen.repeat_interleave(times, dim=0)
+        self._cells = None if self._cells is None else self._cells.repeat_interleave(times, dim=0)
         self._scores = self._scores.repeat_interleave(times, dim=0)
         self._positions = [places.copy() for places in self._positions for _ in range(times)]
         self.waiting = [list(tokens) for tokens in self.waiting for _ in range(times)]
@@ -73,6 +74,7 @@ class Conversations:
         chosen = torch.tensor(list(rows), device=self._seen.device)
         self._cache.batch_select_indices(chosen)
         self._seen, self._scores = self._seen[chosen], self._scores[chosen]
+        self._cells = None if self._cells is None else self._cells[chosen]
         self._positions, self.waiting = [self._positions[row] for row in rows], [self.waiting[row] for row in rows]
 
     def scores(self) -> npt.NDArray[np.float32]:
@@ -88,7 +90,7 @@ class Conversations:
                     tokens.clear()
             device = self._seen.device
             place = torch.from_numpy(positions).to(device)
-            embedded = self._text.embed_tokens(torch.from_numpy(ids).to(device))
+            embedded = embed_tokens(self._model, torch.from_numpy(ids).to(device), self._cells)
             self._pass({"inputs_embeds": embedded}, place, torch.from_numpy(mask).to(device))
         return self._scores.float().cpu().numpy()
 
@@ -96,8 +98,8 @@ class Conversations:
         self._seen = torch.cat((self._seen, mask), dim=1)
         hidden = self._text(
             **inputs, attention_mask=self._seen, position_ids=positions, past_key_values=self._cache, use_cache=True
-        ).last_hidden_state[:, -1]
-        scores = F.linear(hidden, self._head[self._first : self._first + _TABLE_SIZE])
+        ).last_hidden_state[:, -1:]
+        scores = table_logits(self._model, hidden, self._cells, self._first)[:, 0]
         fed = mask.any(dim=1, keepdim=True)
         self._scores = torch.where(fed, scores, self._scores.to(scores.dtype))
 

@@ -18,7 +18,9 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.stem import StemmedTower, model_class
+from getok_drive.runtime.cells import CELLS
+from getok_drive.runtime.qwen import cell_reader, model_class
+from getok_drive.runtime.stem import StemmedTower
 from getok_drive.tokens.vocab import TOKENS
 from training.lora import PARTS
 from training.model import SIZES, build_model, build_tokenizer
@@ -135,6 +137,7 @@ class Costs:
         self.parameters = sum(p.numel() for p in model.parameters())
         tower = model.model.visual
         self.stem = tower.patch_embed.proj.weight.numel() + (tower.stem.multiply_adds if isinstance(tower, StemmedTower) else 0)
+        self.cells = cell_reader(model)
         learns = {"language": True, "vision": tuning.train_vision, "merger": tuning.train_merger}
         self.parts = {name: _part(model, pattern, tuning.lora_rank, learns[name]) for name, pattern in PARTS.items()}
         if tuning.lora_rank:
@@ -161,6 +164,9 @@ class Costs:
         rows = {"language": tokens, "vision": patches, "merger": visual}
         stem, head = 2.0 * patches * self.stem, 2.0 * self.taught_tokens * self.vocabulary * self.hidden
         stem_learns = self.parts["vision"].learns and not lora
+        if self.cells is not None:  # read from every visual token, seen by every token, asked for after the text's
+            reader, asked = self.cells, self.cells.query.weight.numel() + self.cells.channels * CELLS
+            head += 2.0 * (visual * reader.read.weight.numel() + tokens * reader.embed.weight.numel() + self.text_tokens * asked)
         forward, total = stem + head, stem * (1 + stem_learns) + 3 * head  # the head's rows always learn: its backward is whole
         for name, part in self.parts.items():
             base, own = 2.0 * rows[name] * part.parameters, 2.0 * rows[name] * part.adapters

@@ -18,7 +18,7 @@ from getok_drive.runtime.stem import StemmedTower
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
 from training.targets import DENSE_CHANNELS
-from training.visual import Visual, encode_pictures, picture_inputs
+from training.visual import Visual, encode_pictures, grid_logits, picture_inputs
 
 HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where other programs do not look for weights
 STEM_SHARE = 0.5  # of the convolutions' own dense loss, beside that on the visual tokens
@@ -131,6 +131,9 @@ class TrainedModel(nn.Module):
         hidden = text(**inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
         taught = batch.labels[:, 1:] != IGNORE
         logits = F.linear(hidden[:, :-1][taught], self.model.lm_head.weight).float()
+        text_from = batch.visual.stop - 1  # nothing is taught before
+        if (seen := grid_logits(self.model, hidden[:, text_from:-1], visual.cells)) is not None:
+            logits[:, self.model.cells.ids] += seen[taught[:, text_from:]].float()
         labels, weights = batch.labels[:, 1:][taught], batch.weights[:, 1:][taught]
         entropy = F.cross_entropy(logits, labels, reduction="none")
         correct = (logits.detach().argmax(-1) == labels).float().mean()

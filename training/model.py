@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.stem import StemmedTower, model_class
+from getok_drive.runtime.qwen import model_class
+from getok_drive.runtime.stem import StemmedTower
 from getok_drive.tokens import prompts
 from getok_drive.tokens.vocab import TOKENS
 from training.vocabulary import first_token_id, initialise_rows
@@ -56,6 +57,7 @@ class ModelSize:
     patch_size_px: int = 14
     merge_size: int = 2
     conv_stem: tuple[tuple[int, int, int], ...] = ()  # stages of convolutions beside the patch embedding, see ConvStem
+    cell_channels: int = 0  # features of a cell of the grid that grid tokens see, see CellReader; 0: they do not see
     rope_theta: float = 20.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
 
 
@@ -66,8 +68,8 @@ def position_rule(config: PretrainedConfig) -> str:
 
 SIZES = {
     # a visual token per patch of 24 pixels: 2 x 4 grid cells at 384x192, so that offsets can be read
-    "nano": ModelSize(merge_size=1, patch_size_px=24, text_kv_heads=6, conv_stem=((32, 4, 0), (64, 2, 3))),
-    "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48),
+    "nano": ModelSize(merge_size=1, patch_size_px=24, text_kv_heads=6, conv_stem=((32, 4, 0), (64, 2, 3)), cell_channels=64),
+    "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48, cell_channels=8),
     "small": ModelSize(384, 10, 6, 1024, 384, 6, 6, 2, 1024),
 }
 
@@ -136,6 +138,8 @@ def build_model(
     config.position_rule = "image"
     if size.conv_stem:
         config.vision_config.conv_stem = [list(stage) for stage in size.conv_stem]
+    if size.cell_channels:
+        config.cell_reader = {"channels": size.cell_channels, "first_id": first_token_id(tokenizer)}
     torch.manual_seed(seed)
     model: Qwen2_5_VLForConditionalGeneration = model_class(config).from_config(
         config, attn_implementation="sdpa", dtype=torch.float32

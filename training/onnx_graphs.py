@@ -18,7 +18,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from getok_drive.errors import ConfigError
+from getok_drive.runtime.cells import CELLS, SUBCELLS, CellReader, cell_weights
+from getok_drive.runtime.qwen import cell_reader
 from getok_drive.runtime.stem import StemmedTower
+from getok_drive.tokens.vocab import GRID_SIZE
 from training.onnx_attention import Attention, FusedAttention, StandardAttention
 from training.onnx_builder import FORMS, Form, Graph, half_turn
 
@@ -32,7 +35,9 @@ def vision_graph(
 ) -> onnx.ModelProto:
     """Patches of one image in, merged visual tokens out.
 
-    Input ``pixel_values (patches, patch_dim)``, output ``visual (patches / merge**2, text_hidden)``, both float32.
+    Input ``pixel_values (patches, patch_dim)``, output ``visual (patches / merge**2, text_hidden)``, both float32. Of a model
+    whose grid tokens see (`getok_drive.runtime.cells`) also ``cells (channels, CELLS)``, which the decoder takes, and ``seen
+    (CELLS, text_hidden)``, what is added to the grid tokens' embeddings.
 
     Args:
         model: the model whose vision tower is taken.
@@ -101,11 +106,28 @@ def vision_graph(
     order = torch.argsort(window_order).numpy() if windowed else np.arange(count // tower.spatial_merge_unit)
     graph.op("Gather", x, graph.constant("token_order", order, np.int64), outputs=("visual",), axis=0)
     tokens = count // tower.spatial_merge_unit
-    return graph.model(
-        "vision",
-        [_float("pixel_values", count, patches.shape[1])],
-        [_float("visual", tokens, config.out_hidden_size)],
-    )
+    outputs = [_float("visual", tokens, config.out_hidden_size)]
+    if (reader := cell_reader(model)) is not None:
+        _read_cells(graph, reader, (grid_hw[0] // tower.spatial_merge_size, grid_hw[1] // tower.spatial_merge_size))
+        outputs += [_float("cells", reader.channels, CELLS), _float("seen", CELLS, config.out_hidden_size)]
+    return graph.model("vision", [_float("pixel_values", count, patches.shape[1])], outputs)
+
+
+def _read_cells(graph: Graph, reader: CellReader, merged_hw: tuple[int, int]) -> None:
+    """``CellReader.forward`` of ``visual``, as ``cells`` and ``seen``."""
+    (rows, columns), side, channels = merged_hw, SUBCELLS, reader.channels
+
+    def shaped(x: str, name: str, *shape: int) -> str:
+        return graph.op("Reshape", x, graph.constant(f"cells.{name}", shape, np.int64))
+
+    split = graph.linear("visual", "cells.read", reader.read.weight, reader.read.bias)
+    split = graph.op("Transpose", shaped(split, "split", rows, columns, side, side, channels), perm=[0, 2, 1, 3, 4])
+    subcells = shaped(split, "subcells", rows * side, columns * side * channels)
+    down, across = (graph.constant(f"cells.{n}", cell_weights(n * side), np.float32) for n in merged_hw)
+    rowwise = shaped(graph.product(down, subcells), "rowwise", GRID_SIZE, columns * side, channels)
+    features = shaped(graph.product(across, rowwise), "flat", CELLS, channels)
+    graph.op("Transpose", features, outputs=("cells",), perm=[1, 0])
+    graph.op("Identity", graph.linear(features, "cells.embed", reader.embed.weight), outputs=("seen",))
 
 
 def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS["fused"]) -> onnx.ModelProto:
@@ -115,6 +137,7 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS[
     in the fused form ``cached (1,)`` int32, ``S + T - 1``; ``cos`` and ``sin`` ``(capacity, head_dim / 2)``, the rotary angles
     by place in the cache (`getok_drive.runtime.backend.Rotary`); ``key_i`` and ``value_i`` ``(1, kv_heads, capacity,
     head_dim)`` of layer i, float32, or float16 in a half form.
+    Where grid tokens see, also ``cells`` of `vision_graph`.
     Outputs: ``logits (1, 1, vocab)`` float32 of the last new position; ``new_key_i`` and ``new_value_i``, the caches with the
     new positions. With ONNX Runtime they are bound to the very buffers of ``key_i`` and ``value_i``, which the fused form
     requires; elsewhere the standard form may write into a second set of buffers, to be swapped after each pass.
@@ -158,6 +181,14 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS[
             inputs.append(helper.make_tensor_value_info(cache, cache_type, shape))
             outputs.append(helper.make_tensor_value_info(f"new_{cache}", cache_type, shape))
     last = graph.op("Gather", x, graph.constant("last", [-1], np.int64), axis=1)
-    head = graph.weight("lm_head.weight", model.lm_head.weight.T)
-    graph.op("MatMul", graph.rms_norm(last, "norm", text.norm), head, outputs=("logits",))
+    last = graph.rms_norm(last, "norm", text.norm)
+    reader = cell_reader(model)
+    answer = "logits" if reader is None else "rows"  # of the token rows alone
+    graph.op("MatMul", last, graph.weight("lm_head.weight", model.lm_head.weight.T), outputs=(answer,))
+    if reader is not None:
+        inputs.append(_float("cells", reader.channels, CELLS))
+        asked = graph.op("MatMul", last, graph.weight("cells.query", reader.query.weight.T))
+        around = [0, 0, reader.ids.start, 0, 0, config.vocab_size - reader.ids.stop]
+        seen = graph.op("Pad", graph.op("MatMul", asked, "cells"), graph.constant("cells.around", around, np.int64))
+        graph.op("Add", answer, seen, outputs=("logits",))
     return graph.model("decoder", inputs, outputs)

@@ -38,7 +38,7 @@ from getok_drive.tokens.vocab import TOKENS
 from training.collate import Layout
 from training.conversations import prompt_prefix
 from training.rollout import Rollout
-from training.visual import encode_pictures, picture_inputs
+from training.visual import encode_pictures, picture_inputs, table_logits
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -179,8 +179,8 @@ class Policy(nn.Module):
             visual = encode_pictures(self.model, answers.pixel_values, grid_hw).map(lambda part: part[answers.picture])
         inputs = picture_inputs(self.model, answers.ids, visual, answers.visual)
         hidden = text(**inputs, attention_mask=answers.mask(), position_ids=answers.positions, use_cache=False).last_hidden_state
-        head = self.model.lm_head.weight[answers.first_id : answers.first_id + _TABLE_SIZE]
-        logits = F.linear(hidden[answers.row, answers.column], head).float() / (temperature or 1.0)
+        logits = table_logits(self.model, hidden, visual.cells, answers.first_id, (answers.row, answers.column))
+        logits = logits.float() / (temperature or 1.0)
         log_all = F.log_softmax(logits.masked_fill(~answers.legal, -torch.inf), dim=-1)
         chosen = log_all.gather(1, answers.token[:, None])[:, 0]
         with torch.no_grad():

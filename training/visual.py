@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from getok_drive.preprocess import CLIP_MEAN_RGB, CLIP_STD_RGB, Preprocessor
+from getok_drive.runtime.qwen import cell_reader
+from getok_drive.tokens.vocab import TOKENS
 from training.model import vision_tokens
 
 _HALF = (0.5, 0.5, 0.5)
@@ -29,14 +32,17 @@ class Visual:
         tokens: ``(B, K, text_hidden)``, what stands at the image's places.
         deepstack: each ``(B, K, text_hidden)``, added at the image's places after the decoder's first, second, ... layer
             (Qwen3-VL; empty in other architectures).
+        cells: ``(B, CELLS, channels)``, what grid tokens see, where the model has a `CellReader`.
     """
 
     tokens: Tensor
     deepstack: tuple[Tensor, ...] = ()
+    cells: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Visual:
         """The same with every tensor changed, such as rows chosen or a gradient cut."""
-        return Visual(change(self.tokens), tuple(change(part) for part in self.deepstack))
+        cells = None if self.cells is None else change(self.cells)
+        return Visual(change(self.tokens), tuple(change(part) for part in self.deepstack), cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +91,54 @@ def encode_pictures(model: PreTrainedModel, pixel_values: Tensor, grid_hw: tuple
     """
     tower = model.model.visual
     pixel_values = pixel_values.to(tower.patch_embed.proj.weight.dtype)
+    deepstack: tuple[Tensor, ...] = ()
     if len(getattr(tower, "fullatt_block_indexes", ())) == len(tower.blocks):
-        return Visual(vision_tokens(model, pixel_values, grid_hw))
-    count = len(pixel_values)
-    grid_thw = torch.tensor([[1, *grid_hw]] * count, device=pixel_values.device)
-    out = tower(pixel_values.flatten(0, 1), grid_thw=grid_thw)
-    deepstack = getattr(out, "deepstack_features", None) or ()
-    return Visual(out.pooler_output.unflatten(0, (count, -1)), tuple(part.unflatten(0, (count, -1)) for part in deepstack))
+        tokens = vision_tokens(model, pixel_values, grid_hw)
+    else:
+        count = len(pixel_values)
+        grid_thw = torch.tensor([[1, *grid_hw]] * count, device=pixel_values.device)
+        out = tower(pixel_values.flatten(0, 1), grid_thw=grid_thw)
+        tokens = out.pooler_output.unflatten(0, (count, -1))
+        deepstack = tuple(part.unflatten(0, (count, -1)) for part in getattr(out, "deepstack_features", None) or ())
+    reader, merge = cell_reader(model), tower.spatial_merge_size
+    cells = None if reader is None else reader(tokens, (grid_hw[0] // merge, grid_hw[1] // merge))
+    return Visual(tokens, deepstack, cells)
+
+
+def embed_tokens(model: PreTrainedModel, ids: Tensor, cells: Tensor | None) -> Tensor:
+    """Input embeddings ``(B, T, hidden)`` of ``ids (B, T)``, where ``cells`` is `Visual.cells` of the B pictures."""
+    embedded: Tensor = model.get_input_embeddings()(ids)
+    reader = cell_reader(model)
+    return embedded if reader is None or cells is None else reader.embedded(ids, embedded, cells)
+
+
+def grid_logits(model: PreTrainedModel, hidden: Tensor, cells: Tensor | None) -> Tensor | None:
+    """What is added to the logits of the grid tokens, ``(B, T, CELLS)``; None where they do not see.
+
+    Args:
+        model: Qwen2.5-VL or Qwen3-VL.
+        hidden: ``(B, T, hidden)`` last hidden states of B rows.
+        cells: `Visual.cells` of their pictures.
+    """
+    reader = cell_reader(model)
+    return None if reader is None or cells is None else reader.logits(hidden, cells)
+
+
+def table_logits(
+    model: PreTrainedModel, hidden: Tensor, cells: Tensor | None, first_id: int, places: tuple[Any, ...] = ()
+) -> Tensor:
+    """Logits of the token table, ``(B, T, len(TOKENS))``, or ``(N, len(TOKENS))`` of N chosen places.
+
+    Args:
+        model: Qwen2.5-VL or Qwen3-VL.
+        hidden: ``(B, T, hidden)`` last hidden states of B rows.
+        cells: `Visual.cells` of their pictures.
+        first_id: model id of the table's first token; the grid's are the first of the table.
+        places: index of rows and index of columns, ``(N,)`` each.
+    """
+    logits: Tensor = functional.linear(hidden[places], model.lm_head.weight[first_id : first_id + len(TOKENS)])
+    seen = grid_logits(model, hidden, cells)
+    return logits if seen is None else logits + functional.pad(seen[places], (0, len(TOKENS) - seen.shape[-1]))
 
 
 def picture_inputs(model: PreTrainedModel, ids: Tensor, visual: Visual, span: slice) -> dict[str, Any]:
@@ -103,7 +150,7 @@ def picture_inputs(model: PreTrainedModel, ids: Tensor, visual: Visual, span: sl
         visual: of the same B pictures.
         span: the image's places, common to all rows.
     """
-    embedded = model.get_input_embeddings()(ids)
+    embedded = embed_tokens(model, ids, visual.cells)
     tokens = visual.tokens.to(embedded.dtype)
     inputs: dict[str, Any] = {"inputs_embeds": torch.cat((embedded[:, : span.start], tokens, embedded[:, span.stop :]), dim=1)}
     if visual.deepstack:

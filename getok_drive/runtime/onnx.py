@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,10 @@ import onnxruntime as ort
 from getok_drive.errors import BackendError
 from getok_drive.runtime.backend import Geometry, Rotary, check_room
 from getok_drive.tokens.positions import Positions, PositionSpec
+from getok_drive.tokens.vocab import GRID_SIZE
 from getok_drive.types import FloatArray
 
+CELLS = GRID_SIZE**2
 FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
 _KEPT_BINDINGS = 16  # forced tokens wait for the next choice: passes of a few tokens come again and again, and binding is dear
 LEAST_VERSION = (1, 20)  # before, GroupQueryAttention gave wrong results for several tokens after a cache, without a word
@@ -40,6 +43,20 @@ def _load_array(path: Path) -> npt.NDArray[np.floating]:
         return mapped.view(np.ndarray)  # np.memmap's own indexing is several times slower
     except (OSError, ValueError) as error:
         raise BackendError(f"onnx backend: {path} is no plain array file: {error}") from error
+
+
+class Encoded(NamedTuple):
+    """One image.
+
+    Attributes:
+        tokens: ``(num_visual_tokens, hidden_size)``.
+        cells: ``(channels, CELLS)``: what the logits of grid tokens are asked of, where the model's grid tokens see.
+        seen: ``(CELLS, hidden_size)``: what is added to the grid tokens' embeddings, likewise.
+    """
+
+    tokens: FloatArray
+    cells: FloatArray | None
+    seen: FloatArray | None
 
 
 class OnnxBackend:
@@ -83,20 +100,30 @@ class OnnxBackend:
         self._cos: FloatArray = np.zeros((capacity, geometry.head_dim // 2), np.float32)
         self._sin: FloatArray = np.zeros_like(self._cos)
         self._pixels = np.zeros((geometry.num_patches, geometry.patch_dim), np.float32)
-        self._visual = np.zeros((geometry.num_visual_tokens, geometry.hidden_size), np.float32)
+        tokens = np.zeros((geometry.num_visual_tokens, geometry.hidden_size), np.float32)
+        self._first_id = spec.first_token_id  # the table begins with the grid tokens
+        inputs = {node.name: node for node in self._decoder.get_inputs()}
+        cells = np.zeros(inputs["cells"].shape, np.float32) if "cells" in inputs else None
+        self._encoded = Encoded(tokens, cells, None if cells is None else np.zeros((CELLS, geometry.hidden_size), np.float32))
+        self._seen: FloatArray | None = None  # by the conversation's picture
         self._cached, self._total = np.zeros(1, np.int32), np.zeros(1, np.int32)
         self._logits: FloatArray = np.zeros((1, 1, geometry.vocab_size), np.float32)
         self._answer: FloatArray = self._logits[0, 0]
-        inputs = {node.name: node.type for node in self._decoder.get_inputs()}
-        steering = {"cached": self._cached, "total": self._total, "cos": self._cos, "sin": self._sin}
-        self._steering = {name: array for name, array in steering.items() if name in inputs}  # a standard graph takes no cached
+        self._steering = {"total": self._total, "cos": self._cos, "sin": self._sin}
+        if "cached" in inputs:  # of a graph of standard operations it is none
+            self._steering["cached"] = self._cached
+        if cells is not None:
+            self._cells: FloatArray = np.zeros_like(cells)
+            self._steering["cells"] = self._cells
         shape = (1, geometry.kv_heads, capacity, geometry.head_dim)
-        dtype = np.float16 if inputs["key_0"] == "tensor(float16)" else np.float32
+        dtype = np.float16 if inputs["key_0"].type == "tensor(float16)" else np.float32
         self._cache = {f"{kind}_{i}": np.zeros(shape, dtype) for i in range(geometry.layers) for kind in ("key", "value")}
 
         self._vision_binding = self._vision.io_binding()
         _bind_input(self._vision_binding, "pixel_values", self._pixels)
-        _bind_output(self._vision_binding, "visual", self._visual)
+        for name, array in zip(("visual", "cells", "seen"), self._encoded, strict=True):
+            if array is not None:
+                _bind_output(self._vision_binding, name, array)
         self._bindings: dict[int, tuple[FloatArray, ort.IOBinding]] = {}
 
     def _bound(self, count: int) -> tuple[FloatArray, ort.IOBinding]:
@@ -128,6 +155,9 @@ class OnnxBackend:
             "logits": [1, 1, g.vocab_size],
         }
         expected |= {f"{kind}_{i}": cache for i in range(g.layers) for kind in ("key", "value")}
+        if "cells" in found:  # grid tokens see: what one graph gives is what the other takes
+            taken = [list(node.shape) for node in self._decoder.get_inputs() if node.name == "cells"]
+            expected |= {"cells": taken[0] if taken else [], "seen": [CELLS, g.hidden_size]}
         for name, shape in expected.items():
             if found.get(name) != shape:
                 raise BackendError(f"onnx backend: tensor {name} is {found.get(name)} in the graph but {shape} in the contract")
@@ -137,25 +167,29 @@ class OnnxBackend:
                 f"onnx backend: embedding.npy is {table.dtype} {table.shape}, expected {(g.vocab_size, g.hidden_size)}"
             )
 
-    def encode(self, pixel_values: FloatArray) -> FloatArray:
-        """Visual tokens ``(num_visual_tokens, hidden_size)``, valid until the next call."""
+    def encode(self, pixel_values: FloatArray) -> Encoded:
+        """See `Encoded`; valid until the next call."""
         if pixel_values.shape != self._pixels.shape:
             raise BackendError(f"onnx backend: expected pixel_values {self._pixels.shape}, got {pixel_values.shape}")
         self._pixels[:] = pixel_values
         _run(self._vision, self._vision_binding)
-        return self._visual
+        return self._encoded
 
-    def prefill(self, ids_before: Sequence[int], visual: FloatArray, ids_after: Sequence[int]) -> FloatArray:
+    def prefill(self, ids_before: Sequence[int], visual: Encoded, ids_after: Sequence[int]) -> FloatArray:
         """Begin a new conversation; see `Backend.prefill`."""
-        if len(ids_before) != self._spec.count_before or visual.shape != self._visual.shape:
+        shape = self._encoded.tokens.shape
+        if len(ids_before) != self._spec.count_before or visual.tokens.shape != shape:
             raise BackendError(
-                f"onnx backend: expected {self._spec.count_before} tokens before visual tokens of shape {self._visual.shape}, "
-                f"got {len(ids_before)} and {visual.shape}"
+                f"onnx backend: expected {self._spec.count_before} tokens before visual tokens of shape {shape}, "
+                f"got {len(ids_before)} and {visual.tokens.shape}"
             )
         self.length = 0
+        if visual.cells is not None:
+            self._cells[:] = visual.cells
+        self._seen = visual.seen
         self._positions = Positions(self._spec)
         places = np.concatenate([self._spec.prefix(), self._positions.append(ids_after)], axis=1)
-        parts = (self._rows(ids_before), visual, self._rows(ids_after))
+        parts = (self._rows(ids_before), visual.tokens, self._rows(ids_after))
         return self._pass(np.concatenate(parts, dtype=np.float32), places)
 
     def step(self, ids: Sequence[int]) -> FloatArray:
@@ -174,6 +208,12 @@ class OnnxBackend:
                 f"onnx backend: token ids {index.min()}..{index.max()} exceed the vocabulary of {len(self._embedding)}"
             )
         rows: npt.NDArray[np.floating] = self._embedding[index]
+        if self._seen is not None:
+            cells = index - self._first_id
+            of_grid = (cells >= 0) & (cells < CELLS)
+            if of_grid.any():
+                rows = rows.astype(np.float32)
+                rows[of_grid] += self._seen[cells[of_grid]]
         return rows
 
     def _pass(self, embeddings: npt.NDArray[np.floating], positions: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL with convolutions beside its linear patch embedding, for small models trained from scratch.
+"""Qwen2.5-VL's vision tower with convolutions beside its linear patch embedding, for small models trained from scratch.
 
 A linear patch embedding has to learn from examples that a stroke of paint is the same wherever in its patch it lies;
 convolutions know it, and learn from less (Xiao et al. 2021, arXiv 2106.14881; measured in training/LOG.md). Their last layer
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from getok_drive.errors import ConfigError
@@ -150,26 +149,6 @@ class StemmedTower(Qwen2_5_VisionTransformerPretrainedModel):
         pictures = hidden_states.split([rows * columns for rows, columns in grids])
         embedded = [self.embed(picture[None], grid)[0] for picture, grid in zip(pictures, grids, strict=True)]
         return super().forward(torch.cat(embedded), grid_thw=grid_thw, **kwargs)
-
-
-class StemmedQwen(Qwen2_5_VLForConditionalGeneration):
-    """Qwen2.5-VL with a `StemmedTower`."""
-
-    def __init__(self, config: Qwen2_5_VLConfig) -> None:
-        super().__init__(config)
-        self.model.visual = StemmedTower._from_config(config.vision_config)
-
-    @classmethod
-    def from_config(cls, config: Qwen2_5_VLConfig, **kwargs: Any) -> StemmedQwen:
-        """With random weights; named and used as transformers' factories have it."""
-        model: StemmedQwen = cls._from_config(config, **kwargs)
-        model.model.visual.stem.reset_parameters()
-        return model
-
-
-def model_class(config: PretrainedConfig) -> Any:
-    """What makes or loads a model of this configuration, by ``from_config`` or ``from_pretrained``."""
-    return StemmedQwen if getattr(config.vision_config, "conv_stem", None) else AutoModelForImageTextToText
 
 
 def _conv(before: int, channels: int, stride: int) -> nn.Conv2d:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ try:
     import torch
     from transformers import AutoConfig, DynamicCache
 
-    from getok_drive.runtime.stem import model_class
+    from getok_drive.runtime.qwen import cell_reader, model_class
 except ImportError as error:
     raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
 
@@ -32,6 +32,18 @@ def _failures_told() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise BackendError(f"torch backend: inference failed: {error}") from error
+
+
+class Encoded(NamedTuple):
+    """One image.
+
+    Attributes:
+        tokens: ``(num_visual_tokens, hidden_size)``.
+        cells: ``(1, CELLS, channels)``, what grid tokens see, where the model has a `CellReader`.
+    """
+
+    tokens: torch.Tensor
+    cells: torch.Tensor | None
 
 
 class TorchBackend:
@@ -75,24 +87,27 @@ class TorchBackend:
         self._positions = Positions(spec)
         self._grid_thw = torch.tensor([[1, *geometry.grid_hw]], device=self._device)
         self._cache: Any = None
+        self._cells: Any = None
 
-    def encode(self, pixel_values: FloatArray) -> torch.Tensor:
-        """Visual tokens ``(num_visual_tokens, hidden_size)`` on the device."""
+    def encode(self, pixel_values: FloatArray) -> Encoded:
+        """See `Encoded`, on the device."""
         with torch.no_grad(), _failures_told():
             pixels = torch.from_numpy(pixel_values).to(self._device, self._model.dtype)
-            visual: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
-        return visual
+            tokens: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
+            reader = cell_reader(self._model)
+            return Encoded(tokens, None if reader is None else reader(tokens[None], self._spec.merged_hw))
 
-    def prefill(self, ids_before: Sequence[int], visual: torch.Tensor, ids_after: Sequence[int]) -> FloatArray:
+    def prefill(self, ids_before: Sequence[int], visual: Encoded, ids_after: Sequence[int]) -> FloatArray:
         """Begin a new conversation; see `Backend.prefill`."""
         if len(ids_before) != self._spec.count_before:
             expected = self._spec.count_before
             raise BackendError(f"torch backend: expected {expected} tokens before the image, got {len(ids_before)}")
         self.length = 0
+        self._cells = visual.cells
         self._cache = DynamicCache(config=self._model.config.text_config)
         self._positions = Positions(self._spec)
         places = np.concatenate([self._spec.prefix(), self._positions.append(ids_after)], axis=1)
-        return self._pass(torch.cat([self._embed(ids_before), visual, self._embed(ids_after)]), places)
+        return self._pass(torch.cat([self._embed(ids_before), visual.tokens, self._embed(ids_after)]), places)
 
     def step(self, ids: Sequence[int]) -> FloatArray:
         """Append tokens; see `Backend.step`."""
@@ -102,10 +117,11 @@ class TorchBackend:
         size = self._model.config.text_config.vocab_size
         if not all(0 <= token < size for token in ids):
             raise BackendError(f"torch backend: a token id is none of the {size} of the vocabulary: {list(ids)}")
-        embedding: torch.Tensor = self._model.get_input_embeddings()(
-            torch.tensor(list(ids), dtype=torch.long, device=self._device)
-        )
-        return embedding
+        index = torch.tensor([list(ids)], dtype=torch.long, device=self._device)
+        embedding: torch.Tensor = self._model.get_input_embeddings()(index)
+        if (reader := cell_reader(self._model)) is not None:
+            embedding = reader.embedded(index, embedding, self._cells)
+        return embedding[0]
 
     def _pass(self, embeddings: torch.Tensor, positions: FloatArray) -> FloatArray:
         check_room(self, len(embeddings))
@@ -117,6 +133,9 @@ class TorchBackend:
                 past_key_values=self._cache,
                 use_cache=True,
             ).last_hidden_state
-            logits: FloatArray = self._model.lm_head(hidden[:, -1])[0].float().cpu().numpy()
+            scores: torch.Tensor = self._model.lm_head(hidden[:, -1])[0]
+            if (reader := cell_reader(self._model)) is not None:
+                scores[reader.ids] += reader.logits(hidden[:, -1:], self._cells)[0, 0]
+            logits: FloatArray = scores.float().cpu().numpy()
         self.length = end
         return logits

@@ -50,7 +50,7 @@ def test_logits_agree_through_a_whole_conversation(bundle, backends):
 
 
 def test_visual_tokens_agree(bundle, backends):
-    ours, theirs = (np.asarray(backend.encode(pixels(bundle, 5))) for backend in backends)
+    ours, theirs = (np.asarray(backend.encode(pixels(bundle, 5)).tokens) for backend in backends)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert np.ptp(ours) > 0.1
 

@@ -10,7 +10,8 @@ import onnxruntime as ort  # noqa: E402
 
 from getok_drive.errors import ConfigError  # noqa: E402
 from getok_drive.preprocess import Preprocessor  # noqa: E402
-from getok_drive.runtime.stem import ConvStem, Residual, StemmedQwen  # noqa: E402
+from getok_drive.runtime.qwen import DrivingQwen  # noqa: E402
+from getok_drive.runtime.stem import ConvStem, Residual  # noqa: E402
 from training.model import ModelSize, build_model, build_tokenizer, load_checkpoint, vision_tokens  # noqa: E402
 from training.onnx_graphs import vision_graph  # noqa: E402
 
@@ -82,7 +83,7 @@ def test_a_checkpoint_comes_back_whole(stemmed, pixels, tmp_path):
     model.save_pretrained(tmp_path)
     build_tokenizer().save_pretrained(tmp_path)
     again, _ = load_checkpoint(tmp_path)
-    assert isinstance(again, StemmedQwen)
+    assert isinstance(again, DrivingQwen)
     assert torch.equal(vision_tokens(again, pixels, GRID_HW), vision_tokens(model, pixels, GRID_HW))
 
 

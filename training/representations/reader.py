@@ -57,6 +57,7 @@ def fresh_decoder(
         text.num_hidden_layers = layers
         text.layer_types = text.layer_types[:1] * layers
     config.position_rule = position_rule
+    config.cell_reader = None  # the forms that are compared have no grid tokens to see with
     torch.manual_seed(seed)
     model = type(tower)._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     model.model.visual = tower.model.visual

@@ -1,0 +1,47 @@
+"""Qwen2.5-VL with what small models trained from scratch get beside it: convolutions, and grid tokens that see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from getok_drive.runtime.cells import CellReader
+from getok_drive.runtime.stem import StemmedTower
+
+
+class DrivingQwen(Qwen2_5_VLForConditionalGeneration):
+    """Qwen2.5-VL whose tower is a `StemmedTower` where ``config.vision_config.conv_stem`` tells its stages, and with a
+    `CellReader` where ``config.cell_reader`` tells its ``channels`` and ``first_id``.
+
+    Transformers' own forward knows nothing of the cells; `training.visual` and the backends do.
+    """
+
+    def __init__(self, config: Qwen2_5_VLConfig) -> None:
+        super().__init__(config)
+        if getattr(config.vision_config, "conv_stem", None):
+            self.model.visual = StemmedTower._from_config(config.vision_config)
+        reader = getattr(config, "cell_reader", None)
+        self.cells = CellReader(config.text_config.hidden_size, reader["channels"], reader["first_id"]) if reader else None
+
+    @classmethod
+    def from_config(cls, config: Qwen2_5_VLConfig, **kwargs: Any) -> DrivingQwen:
+        """With random weights; named and used as transformers' factories have it."""
+        model: DrivingQwen = cls._from_config(config, **kwargs)
+        if isinstance(model.model.visual, StemmedTower):
+            model.model.visual.stem.reset_parameters()
+        if model.cells is not None:
+            model.cells.reset_parameters()
+        return model
+
+
+def model_class(config: PretrainedConfig) -> Any:
+    """What makes or loads a model of this configuration, by ``from_config`` or ``from_pretrained``."""
+    own = getattr(config.vision_config, "conv_stem", None) or getattr(config, "cell_reader", None)
+    return DrivingQwen if own else AutoModelForImageTextToText
+
+
+def cell_reader(model: Any) -> CellReader | None:
+    """The model's `CellReader`, where it has one."""
+    reader: CellReader | None = getattr(model, "cells", None)
+    return reader
