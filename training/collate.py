@@ -18,7 +18,7 @@ from getok_drive.tokens.vocab import TOKENS
 from training.model import position_rule
 from training.recipes.conversation import IGNORE, Conversation
 from training.samples import Sample
-from training.targets import DENSE_CHANNELS, dense_labels
+from training.targets import UNLABELLED, dense_labels
 from training.visual import Pixels
 from training.vocabulary import first_token_id
 
@@ -80,7 +80,7 @@ class Batch:
         positions: ``(3, B, T)`` float32 M-RoPE positions (time, row, column), see `getok_drive.tokens.positions`.
         labels: ``(B, T)``: the token that belongs *at* this place, ``IGNORE`` where nothing is taught.
         weights: ``(B, T)`` float32.
-        dense: ``(B, K, channels * subcells**2)`` uint8, 255 = not labelled.
+        dense: ``(B, K, (channels + 1) * subcells**2)`` uint8, `training.targets.dense_labels` of each visual token.
         choices: places where several answers are right; None where there are none.
     """
 
@@ -103,6 +103,11 @@ class Batch:
     def token_weight(self) -> Tensor:
         """Total weight of the taught tokens, a scalar."""
         return self.weights[self.labels != IGNORE].sum()
+
+    @property
+    def dense_count(self) -> Tensor:
+        """Number of subcells whose occupancy is labelled, a scalar."""
+        return (self.dense[..., : -(DENSE_SUBCELLS**2)] != UNLABELLED).sum()
 
     def rows(self, chosen: Tensor) -> Batch:
         """These rows alone, cut to the longest of them."""
@@ -158,7 +163,7 @@ class Collator:
     def _dense(self, sample: Sample, merged_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
         side, (rows, columns) = DENSE_SUBCELLS, merged_hw
         picture = dense_labels(sample, (columns * side, rows * side))
-        blocks = picture.reshape(len(DENSE_CHANNELS), rows, side, columns, side).transpose(1, 3, 0, 2, 4)
+        blocks = picture.reshape(len(picture), rows, side, columns, side).transpose(1, 3, 0, 2, 4)
         return np.ascontiguousarray(blocks.reshape(rows * columns, -1))
 
 

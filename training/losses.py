@@ -17,10 +17,11 @@ from getok_drive.errors import ConfigError
 from getok_drive.runtime.stem import StemmedTower
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
-from training.targets import DENSE_CHANNELS
+from training.targets import DENSE_CHANNELS, DENSE_CLASSES, UNLABELLED
 from training.visual import Visual, encode_pictures, grid_logits, picture_inputs
 
 HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where other programs do not look for weights
+_OCCUPANCY = len(DENSE_CHANNELS) * DENSE_SUBCELLS**2  # labels of a visual token
 STEM_SHARE = 0.5  # of the convolutions' own dense loss, beside that on the visual tokens
 
 
@@ -31,7 +32,7 @@ class Losses:
     Attributes:
         total: what is minimised.
         language: weighted mean cross entropy of the taught tokens, nats.
-        dense: mean binary cross entropy of the labelled subcells, nats.
+        dense: mean binary cross entropy of the labelled subcells' occupancy, nats.
         correct: share of the taught tokens that the model ranks first.
     """
 
@@ -45,9 +46,9 @@ class TrainedModel(nn.Module):
     """The model with the auxiliary heads that are dropped at export.
 
     A head predicts, for every visual token, the occupancy of 8 x 8 subcells for each of `DENSE_CHANNELS`. It gives the vision
-    tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md). A tower with
-    convolutions has a second head on what they see of each patch: without it they learn too late, and the tower does not
-    use them.
+    tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md). A second head
+    says which of `DENSE_CLASSES` is at a subcell, asked at the centres of things only. A tower with convolutions has a head
+    on what they see of each patch: without it they learn too late, and the tower does not use them.
 
     Args:
         model: what is trained.
@@ -60,7 +61,9 @@ class TrainedModel(nn.Module):
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, heads_from: Path | None = None) -> None:
         super().__init__()
         self.model = model
-        self.dense_head = _dense_head(model.config.text_config.hidden_size)
+        width = model.config.text_config.hidden_size
+        self.dense_head = _dense_head(width)
+        self.class_head = nn.Linear(width, len(DENSE_CLASSES) * DENSE_SUBCELLS**2)
         tower = model.model.visual
         self.stem_head: nn.Linear | None = None
         if isinstance(tower, StemmedTower) and tower.spatial_merge_size == 1:  # the labels are a visual token's
@@ -73,7 +76,7 @@ class TrainedModel(nn.Module):
     @property
     def heads(self) -> nn.ModuleDict:
         """The auxiliary heads by name."""
-        heads = {"dense_head": self.dense_head, "stem_head": self.stem_head}
+        heads = {"dense_head": self.dense_head, "class_head": self.class_head, "stem_head": self.stem_head}
         return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
     def save_heads(self, folder: Path) -> None:
@@ -83,7 +86,9 @@ class TrainedModel(nn.Module):
 
     def _load_heads(self, path: Path) -> None:
         try:
-            self.heads.load_state_dict(load_file(path))
+            _, unknown = self.heads.load_state_dict(load_file(path), strict=False)  # heads that it lacks start anew
+            if unknown:
+                raise RuntimeError(f"unknown: {', '.join(unknown)}")
         except (RuntimeError, SafetensorError) as error:
             raise ConfigError(f"{path}: not the heads of this model ({error}); delete the file, and they start anew") from error
 
@@ -99,6 +104,7 @@ class TrainedModel(nn.Module):
         dense_positive_weights: Sequence[float],
         token_weight: Tensor | None = None,
         vision_gradient: float = 1.0,
+        class_weight: float = 0.0,
     ) -> Losses:
         """The losses of one batch.
 
@@ -111,12 +117,16 @@ class TrainedModel(nn.Module):
             token_weight: what the language loss is divided by; by default the weight of this batch's own taught tokens. Parts of
                 one accumulated batch share theirs, so that cutting a batch changes nothing but memory.
             vision_gradient: scale of the language loss's gradient into the vision tower.
+            class_weight: of a subcell whose class is labelled in the dense loss; an empty subcell's occupancy counts 1.
         """
         visual = encode_pictures(self.model, batch.pixel_values, grid_hw)
-        dense = auxiliary = _read(self.dense_head, visual.tokens, batch.dense, dense_positive_weights)
+        occupancy, classes = batch.dense.split((_OCCUPANCY, DENSE_SUBCELLS**2), dim=-1)
+        dense = auxiliary = _read(self.dense_head, visual.tokens, occupancy, dense_positive_weights)
+        named = class_entropy(self.class_head(visual.tokens.to(self.class_head.weight.dtype)), classes)
+        auxiliary = auxiliary + class_weight * named / (occupancy != UNLABELLED).sum().clamp(min=1)
         if self.stem_head is not None and self._seen is not None:
             seen, self._seen = self._seen, None
-            auxiliary = dense + STEM_SHARE * _read(self.stem_head, seen, batch.dense, dense_positive_weights)
+            auxiliary = auxiliary + STEM_SHARE * _read(self.stem_head, seen, occupancy, dense_positive_weights)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * auxiliary, zero, dense.detach(), zero)
@@ -173,13 +183,25 @@ def dense_loss(logits: Tensor, labels: Tensor, positive_weights: Sequence[float]
 
     Args:
         logits: ``(B, K, channels * subcells**2)``.
-        labels: the same shape, uint8, 255 = not labelled.
+        labels: the same shape, uint8; `UNLABELLED` is left out.
         positive_weights: of occupied subcells, one a channel: the rarer and thinner a thing, the more its few subcells count.
     """
-    known = labels != 255
+    known = labels != UNLABELLED
     target = labels.to(logits.dtype) * known
     channels = torch.tensor(positive_weights, device=logits.device)
     weight = known * (1 + (channels.repeat_interleave(logits.shape[-1] // len(channels)) - 1) * target)
     return F.binary_cross_entropy_with_logits(
         logits.float(), target.float(), weight=weight.float(), reduction="sum"
     ) / known.sum().clamp(min=1)
+
+
+def class_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the classes of labelled subcells, summed, nats.
+
+    Args:
+        logits: ``(B, K, classes * subcells**2)``.
+        labels: ``(B, K, subcells**2)`` indices into `DENSE_CLASSES`; `UNLABELLED` is left out.
+    """
+    known = labels != UNLABELLED
+    by_subcell = logits.unflatten(-1, (len(DENSE_CLASSES), -1)).transpose(-1, -2)
+    return F.cross_entropy(by_subcell[known].float(), labels[known].long(), reduction="sum")

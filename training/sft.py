@@ -115,6 +115,7 @@ class Trainer:
         return self.model(
             batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
             config.dense_weight * dense_share, config.dense_positive_weights, token_weight, stage.vision_gradient,
+            config.dense_class_weight,
         )  # fmt: skip
 
     def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
@@ -127,7 +128,7 @@ class Trainer:
             GetokError: the loss is not finite; the batch is saved beside the checkpoints.
         """
         config, parts = self.config, batch.parts(self.config.accumulate)
-        counts = [(part.token_weight, (part.dense != 255).sum(), (part.labels != IGNORE).sum()) for part in parts]
+        counts = [(part.token_weight, part.dense_count, (part.labels != IGNORE).sum()) for part in parts]
         sums = [sum(column) for column in zip(*counts, strict=True)]
         token_weight, known, taught = mean_over_processes(self.accelerator, sums).clamp(min=1e-12).tolist()
         logged: dict[str, float] = {"language": 0.0, "dense": 0.0, "correct": 0.0}

@@ -17,6 +17,8 @@ from training.samples import Sample
 
 LANE_ROW_STEP = 3  # grid rows between two points of a lane
 DENSE_CHANNELS = ("lane", "drivable", "vehicle", "vulnerable", "obstacle", "sign")
+DENSE_CLASSES = BOX_CLASSES + SIGN_CLASSES  # what the last dense picture names
+UNLABELLED = 255  # in dense labels
 _VEHICLES = ("car", "truck", "bus")
 _VULNERABLE = ("two_wheeler", "pedestrian")
 _CHANNEL_CLASSES = {
@@ -145,19 +147,20 @@ def _phantom_slot(targets: Sequence[Target], rng: np.random.Generator) -> int:
 
 
 def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Occupancy pictures for the auxiliary loss on the visual tokens.
+    """Pictures for the auxiliary loss on the visual tokens: where things are, and what they are.
 
     Args:
         sample: labels in pixels of its own image.
         size_wh: size of the label picture; one pixel per subcell.
 
     Returns:
-        ``(len(DENSE_CHANNELS), H, W)`` uint8, 0 or 1; channels of unlabelled kinds are 255 (ignored); so is, in the
-        boxes' channels, what lies in ``meta["ignore_xyxy_px"]`` and is not labelled.
+        ``(len(DENSE_CHANNELS) + 1, H, W)`` uint8. Occupancy first, 0 or 1; channels of unlabelled kinds are `UNLABELLED`
+        (ignored); so is, in the boxes' channels, what lies in ``meta["ignore_xyxy_px"]`` and is not labelled. The last picture
+        holds indices into `DENSE_CLASSES` at the centres of boxes (near ones over far ones) and signs, else `UNLABELLED`.
     """
     scale = np.array(size_wh, dtype=np.float64) / np.array(sample.size_wh)
     shift = 8  # cv2's fixed-point fraction bits
-    picture = np.zeros((len(DENSE_CHANNELS), size_wh[1], size_wh[0]), np.uint8)
+    picture = np.zeros((len(DENSE_CHANNELS) + 1, size_wh[1], size_wh[0]), np.uint8)
 
     def fixed(points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
         return np.round(((points_px + 0.5) * scale - 0.5) * (1 << shift)).astype(np.int32)
@@ -166,23 +169,40 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
         cv2.fillPoly(picture[1], [fixed(area.polygon_px)], 1, shift=shift)
     for lane in sample.lanes:
         cv2.polylines(picture[0], [fixed(lane.points_px)], False, 1, 1, shift=shift)
+
     for box in sample.boxes:
         corner, opposite = (tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2)))
         cv2.rectangle(picture[_box_channel(box)], corner, opposite, 1, -1, shift=shift)
     for sign in sample.signs:
-        x, y = np.round((sign.point_px + 0.5) * scale - 0.5).astype(int)
-        cv2.circle(picture[5], (int(x), int(y)), 1, 1, -1)
+        _dot(picture[5], sign.point_px, scale, 1)
     for kind, channels in (("lanes", [0]), ("drivable", [1]), ("boxes", [2, 3, 4]), ("signs", [5])):
         if kind not in sample.known:
-            picture[channels] = 255
-    for channel, (kind, classes) in _CHANNEL_CLASSES.items():  # a kind may be labelled in some of its classes only
-        if not set(classes) <= set(sample.meta.get("labelled_classes", {}).get(kind, classes)):
-            picture[channel] = 255
+            picture[channels] = UNLABELLED
+    for channel, (kind, names) in _CHANNEL_CLASSES.items():  # a kind may be labelled in some of its classes only
+        if not set(names) <= set(sample.meta.get("labelled_classes", {}).get(kind, names)):
+            picture[channel] = UNLABELLED
     for region in np.asarray(sample.meta.get("ignore_xyxy_px", ()), dtype=np.float64).reshape(-1, 2, 2):
         (x0, y0), (x1, y1) = np.clip(np.round((region + 0.5) * scale), 0, size_wh).astype(int)
         unknown = picture[2:5, y0:y1, x0:x1]
-        unknown[unknown == 0] = 255
+        unknown[unknown == 0] = UNLABELLED
+    _name_centres(picture[-1], sample, scale)
     return picture
+
+
+def _name_centres(picture: npt.NDArray[np.uint8], sample: Sample, scale: FloatArray) -> None:
+    """The class of each labelled box and sign at its centre; far boxes first, so that near ones cover them."""
+    picture[:] = UNLABELLED
+    if "boxes" in sample.known:
+        for box in sorted(sample.boxes, key=lambda box: float(box.xyxy_px[3])):
+            _dot(picture, box.xyxy_px.reshape(2, 2).mean(axis=0), scale, DENSE_CLASSES.index(box.class_name))
+    if "signs" in sample.known:
+        for sign in sample.signs:
+            _dot(picture, sign.point_px, scale, DENSE_CLASSES.index(sign.class_name))
+
+
+def _dot(picture: npt.NDArray[np.uint8], centre_px: npt.NDArray[np.floating], scale: FloatArray, value: int) -> None:
+    x, y = np.round((centre_px + 0.5) * scale - 0.5).astype(int)
+    cv2.circle(picture, (int(x), int(y)), 1, value, -1)
 
 
 def _box_channel(box: Box) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,12 +15,14 @@ from getok_drive.tokens.elements import propose_ids, refine_ids
 from getok_drive.tokens.grammar import RefineGrammar
 from getok_drive.tokens.parsing import parse
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
+from getok_drive.types import Box, Sign
 from training.collate import Collator, Layout
 from training.datasets import world
 from training.model import SIZES, build_model, build_tokenizer
 from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
-from training.targets import Noise, dense_labels, elements_of, noisy_targets, thin_lane
+from training.samples import Sample
+from training.targets import DENSE_CLASSES, Noise, dense_labels, elements_of, noisy_targets, thin_lane
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 
@@ -127,9 +131,7 @@ def test_thin_lane_keeps_the_ends_and_the_shape():
 
 def test_dense_labels_mark_what_is_labelled_only():
     picture = dense_labels(SAMPLES[0], (64, 32))
-    assert set(np.unique(picture)) <= {0, 1}
-    from dataclasses import replace
-
+    assert set(np.unique(picture[:-1])) <= {0, 1}
     unlabelled = dense_labels(replace(SAMPLES[0], known=("lanes",)), (64, 32))
     assert (unlabelled[1:] == 255).all()
     np.testing.assert_array_equal(unlabelled[0], picture[0])
@@ -139,3 +141,15 @@ def test_dense_labels_mark_what_is_labelled_only():
     np.testing.assert_array_equal(ignoring[2:5, :, :32], np.where(picture[2:5, :, :32], 1, 255))
     np.testing.assert_array_equal(ignoring[2:5, :, 32:], picture[2:5, :, 32:])
     np.testing.assert_array_equal(ignoring[[0, 1, 5]], picture[[0, 1, 5]])
+
+
+def test_the_last_dense_picture_names_what_is_at_the_centres():
+    car, bus = Box(np.array([10, 10, 31, 31], np.float32), "car"), Box(np.array([-10, 0, 51, 39], np.float32), "bus")
+    stop = Sign(np.array([50.0, 4.0], np.float32), "stop", "red")
+    sample = Sample(image_bgr=np.zeros((32, 64, 3), np.uint8), boxes=(bus, car), signs=(stop,))
+    names = dense_labels(sample, (64, 32))[-1]
+    assert DENSE_CLASSES[names[4, 50]] == "stop"
+    assert DENSE_CLASSES[names[20, 20]] == "bus"  # their centres coincide: the one that stands lower is nearer
+    assert (names != 255).sum() == 10  # two dots, no more
+    unlabelled = dense_labels(replace(sample, known=("lanes", "signs")), (64, 32))[-1]
+    assert unlabelled[20, 20] == 255 and unlabelled[4, 50] == names[4, 50]

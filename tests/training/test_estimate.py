@@ -41,7 +41,7 @@ def random_batch(model, kind: str, text: int, taught: int) -> tuple[Batch, tuple
     return Batch(
         torch.randn(1, patches, 3 * 2 * vision.patch_size**2), torch.full((1, count), 5),
         torch.arange(count).expand(3, 1, -1).float(),
-        labels, torch.ones(1, count), torch.full((1, visual, 384), 255, dtype=torch.uint8), slice(4, 4 + visual),
+        labels, torch.ones(1, count), torch.full((1, visual, 448), 255, dtype=torch.uint8), slice(4, 4 + visual),
     ), grid_hw  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def test_parameters_and_operations_are_those_that_torch_counts(kind, name):
     assert costs.learning == pytest.approx(sum(p.numel() for p in model.parameters() if p.requires_grad), rel=0.02)
     trained = TrainedModel(model).train()
     batch, grid_hw = random_batch(model, kind, 60, 40)
-    auxiliary = 2.0 * batch.dense.shape[1] * trained.dense_head.weight.numel()
+    auxiliary = 2.0 * batch.dense.shape[1] * sum(head.weight.numel() for head in trained.heads.values())
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the CPU's fused attention is not counted
         loss = trained(batch, grid_hw, False, 0.0, [1.0] * len(DENSE_CHANNELS)).total
     forward = counter.get_total_flops() - auxiliary

@@ -7,13 +7,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from getok_drive.errors import ConfigError  # noqa: E402
 from training.batches import RecipeBatches  # noqa: E402
 from training.collate import Layout  # noqa: E402
-from training.losses import TrainedModel, dense_loss  # noqa: E402
+from training.losses import HEADS, TrainedModel, class_entropy, dense_loss  # noqa: E402
 from training.model import SIZES, ModelSize, build_model, build_tokenizer  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
 from training.recipes.encoder import Encoder  # noqa: E402
+from training.targets import DENSE_CLASSES  # noqa: E402
 
 
 def test_each_channel_has_its_own_weight_and_what_is_not_labelled_counts_nothing():
@@ -25,6 +28,20 @@ def test_each_channel_has_its_own_weight_and_what_is_not_labelled_counts_nothing
 
 def test_a_picture_without_labels_costs_nothing():
     assert dense_loss(torch.randn(1, 2, 4), torch.full((1, 2, 4), 255, dtype=torch.uint8), (1.0, 1.0)).item() == 0.0
+
+
+def test_classes_are_asked_where_they_are_labelled():
+    classes = len(DENSE_CLASSES)
+    logits = torch.zeros(1, 2, classes * 4)
+    labels = torch.full((1, 2, 4), 255, dtype=torch.uint8)
+    assert class_entropy(logits, labels).item() == 0.0
+    labels[0, 1, 2] = 3
+    assert class_entropy(logits, labels).item() == pytest.approx(math.log(classes), rel=1e-6)
+    logits.view(1, 2, classes, 4)[0, 1, 3, 2] = 5.0  # the right class at the labelled subcell
+    logits.view(1, 2, classes, 4)[0, 1, 4, 1] = 50.0  # another subcell
+    assert class_entropy(logits, labels).item() == pytest.approx(math.log(math.exp(5) + classes - 1) - 5, rel=1e-5)
+    labels[0, 0, 0] = 0
+    assert class_entropy(logits, labels).item() > math.log(classes)  # summed
 
 
 def test_a_weight_for_every_channel_is_demanded():
@@ -43,8 +60,18 @@ def test_heads_that_were_kept_are_begun_with(tmp_path):
     first.save_heads(tmp_path)
     second = TrainedModel(_with_convolutions(), heads_from=tmp_path)
     kept, begun = first.heads.state_dict(), second.heads.state_dict()
-    assert set(kept) == {f"{head}_head.{part}" for head in ("dense", "stem") for part in ("weight", "bias")}
+    assert set(kept) == {f"{head}_head.{part}" for head in ("dense", "class", "stem") for part in ("weight", "bias")}
     assert all(torch.equal(kept[name], begun[name]) for name in kept)
+
+
+def test_heads_that_a_checkpoint_lacks_start_anew(tmp_path):
+    first, second = TrainedModel(_with_convolutions()), TrainedModel(_with_convolutions())
+    kept = {name: weight for name, weight in first.heads.state_dict().items() if not name.startswith("class")}
+    (tmp_path / HEADS).parent.mkdir()
+    save_file(kept, tmp_path / HEADS)
+    begun = TrainedModel(_with_convolutions(), heads_from=tmp_path).heads.state_dict()
+    assert all(torch.equal(weight, begun[name]) for name, weight in kept.items())
+    assert begun["class_head.weight"].shape == second.class_head.weight.shape
 
 
 def test_heads_of_another_model_are_refused(tmp_path):

@@ -31,6 +31,7 @@ from training.representations.places import PlacedPositions, marks_of
 from training.representations.reader import add_bins, fresh_decoder, reading_losses
 from training.representations.regions import drawn_question, outlined_picture
 from training.sft import Trainer
+from training.targets import UNLABELLED
 
 TASKS = {"lanes": tuple(FORMS), "regions": REGION_FORMS}
 
@@ -171,7 +172,7 @@ class FrameCollator:
     def __call__(self, conversations: Sequence[Conversation], visual: torch.Tensor) -> Batch:
         """The batch; ``visual`` ``(B, K, D)`` stands in the place of its pixels, and nothing is labelled for the dense loss."""
         spec = self.layout.position_spec(self.merged_hw)
-        dense = torch.full((len(conversations), 1, 1), 255, dtype=torch.uint8)
+        dense = torch.full((len(conversations), 1, 1), UNLABELLED, dtype=torch.uint8)
         return text_batch(conversations, self.layout, spec, lambda: PlacedPositions(spec, self.marks), visual, dense)
 
 
