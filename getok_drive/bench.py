@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +14,7 @@ import numpy as np
 
 from getok_drive.errors import InputError
 from getok_drive.images import decode_image
+from getok_drive.machine import cores, cpu_name
 from getok_drive.pipeline import Perceiver
 from getok_drive.sources import open_source, procedural_world
 from getok_drive.types import Frame, Scene
@@ -169,15 +168,4 @@ def peak_memory_mb() -> float:
 
 def machine() -> str:
     """The processor and how many cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cpu_name()}, {cores} cores, Python {platform.python_version()}"
-
-
-def cpu_name() -> str:
-    """The processor's name."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            names: Iterator[str] = (line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-            return next(names, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()
+    return f"{cpu_name()}, {cores()} cores, Python {platform.python_version()}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from getok_drive.errors import GetokError
+from getok_drive.machine import cores
 
 OK, WARN, FAIL = "ok", "--", "fail"
 
@@ -78,8 +79,7 @@ def _checked(name: str, check: Callable[[], str], otherwise: str) -> Check:
 
 
 def _python() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores} cores"
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores()} cores"
 
 
 def _version(module: str) -> str:

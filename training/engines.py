@@ -1,11 +1,11 @@
-"""Who draws the answers of GRPO: our own generator, or vLLM where it is installed; one protocol for both."""
+"""Who draws the answers of GRPO (our own generator, or vLLM where it is installed; one protocol for both), and its reference."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,10 +15,14 @@ from getok_drive.errors import ConfigError
 from getok_drive.preprocess import Preprocessor
 from training.collate import Layout
 from training.model import load_checkpoint
+from training.policy import AdaptersOff, Policy
 from training.rollout import Rollout, Sampler
 from training.samples import Sample
 from training.sampling import Dialogue, Sampling
 from training.sharding import is_sharded, whole_state
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 ENGINES = ("auto", "own", "vllm")
 
@@ -94,6 +98,23 @@ class OwnEngine:
         """See `Engine.follow`; nothing to do where the policy's own weights are used."""
         if self._copied:
             self._model.load_state_dict(whole_state(policy))
+
+
+def open_reference(
+    policy: Policy, adapted: PeftModel | None, start_from: Path, device: torch.device, compact: bool
+) -> Policy | AdaptersOff:
+    """The policy as it was at its start, for the KL term: its own weights without adapters, or a frozen copy.
+
+    Args:
+        policy: without the wrapper that distributes it.
+        adapted: PEFT's view of its model; None where all weights learn.
+        start_from: its checkpoint.
+        device: where a copy shall be.
+        compact: see `frozen_copy`.
+    """
+    if adapted is not None:
+        return AdaptersOff(policy, adapted)
+    return Policy(frozen_copy(start_from, device, compact)).eval().requires_grad_(False)
 
 
 def open_engine(

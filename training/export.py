@@ -45,6 +45,7 @@ from training.model import load_checkpoint, parameter_count, position_rule
 from training.onnx_builder import FORMS, Form
 from training.onnx_graphs import decoder_graph, vision_graph
 from training.recipes.provenance import provenance
+from training.sources import parse_size
 from training.visual import Pixels
 from training.vocabulary import first_token_id
 
@@ -236,13 +237,6 @@ def _git_commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
-def _parse_size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise ConfigError(f"--image-size {text!r}: expected WxH, such as 448x252")
-    return int(width), int(height)
-
-
 def _parse_rounds(text: str) -> dict[str, int]:
     rounds = dict.fromkeys(KINDS, OFFSET_ROUNDS)
     for part in text.split(","):
@@ -274,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
-        size_wh = _parse_size(options.image_size) if options.image_size else None
+        size_wh = parse_size(options.image_size, "--image-size") if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
         rounds = _parse_rounds(options.rounds) if options.rounds else None
         form = FORMS[options.graphs]

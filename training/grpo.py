@@ -40,7 +40,7 @@ from training.distributed import (
     mean_records,
     open_accelerator,
 )
-from training.engines import frozen_copy, open_engine
+from training.engines import open_engine, open_reference
 from training.frozen import leave_out_frozen
 from training.gallery import Drawn, contact_sheet
 from training.grounding_task import GroundingTask
@@ -108,10 +108,9 @@ class Trainer:
             engine, self.plain.model, start_from, self.layout, self.preprocess, self.accelerator.device, out
         )
         self.reference: Policy | AdaptersOff | None = None
-        if config.kl_weight and self.tuned:
-            self.reference = AdaptersOff(self.plain, self.tuned.adapted)
-        elif config.kl_weight:
-            self.reference = Policy(frozen_copy(start_from, self.accelerator.device, self.sharded)).eval().requires_grad_(False)
+        if config.kl_weight:
+            adapted = self.tuned and self.tuned.adapted
+            self.reference = open_reference(self.plain, adapted, start_from, self.accelerator.device, self.sharded)
         self.updater = Updater(
             config, self.accelerator, self.policy, self.reference, self.optimizer, self.scheduler,
             self.preprocess, self.layout, self._stop,

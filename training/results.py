@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from getok_drive.bench import cpu_name
+from getok_drive.machine import cores, cpu_name
 from getok_drive.tokens.confidence import Reliability
 from getok_drive.types import Scene
 from training.metrics.frame import FrameScore
@@ -33,8 +32,7 @@ def machine() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": cpu_name(), "cores": cores, "system": platform.platform(), "python": platform.python_version(), **versions}
+    return {"cpu": cpu_name(), "cores": cores(), "system": platform.platform(), "python": platform.python_version(), **versions}
 
 
 def sample_sha256(sample: Sample) -> str:

@@ -53,11 +53,15 @@ class Source:
         return self.read(index)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``"448x252"`` as (448, 252)."""
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """``"448x252"`` as (448, 252).
+
+    Raises:
+        ConfigError: another text; ``option`` is named.
+    """
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match:
-        raise ConfigError(f"--size: expected WIDTHxHEIGHT such as 448x252, got {text!r}")
+        raise ConfigError(f"{option}: expected WIDTHxHEIGHT such as 448x252, got {text!r}")
     return int(match[1]), int(match[2])
 
 

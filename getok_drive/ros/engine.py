@@ -19,7 +19,7 @@ _TOKEN_KIND = {"lanes": "lane", "drivable": "drivable", "boxes": "box", "signs":
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Wanted:
     """What is wanted of one frame: kinds and classes of elements, and the budget for it.
 
     ``box_classes`` and ``sign_classes``: empty means all. ``token_budget``, ``deadline_ms``, ``max_rate_hz``: 0 means no limit.
@@ -41,8 +41,8 @@ class Limits:
                       self.deadline_ms / 1e3 if self.deadline_ms else unlimited.time_s)  # fmt: skip
 
     @classmethod
-    def of(cls, params: NodeParams, degraded: bool) -> Limits:
-        """The limits that the parameters ask for, in normal or in degraded mode."""
+    def of(cls, params: NodeParams, degraded: bool) -> Wanted:
+        """What the parameters ask for, in normal or in degraded mode."""
         normal = cls(
             params.kinds, params.box_classes, params.sign_classes, params.min_confidence, params.token_budget, params.deadline_ms,
             params.max_rate_hz,
@@ -62,20 +62,20 @@ def _least(a: float, b: float) -> float:
     return min(a, b) if a and b else a or b
 
 
-def select(scene: Scene, limits: Limits) -> Scene:
+def select(scene: Scene, wanted: Wanted) -> Scene:
     """The scene with only the wanted kinds, classes and confidences (the decoder was asked for the kinds only)."""
 
     def keep(kind: str, elements: tuple, classes: tuple[str, ...] = ()) -> tuple:  # type: ignore[type-arg]
-        if kind not in limits.kinds:
+        if kind not in wanted.kinds:
             return ()
-        return tuple(e for e in elements if e.confidence >= limits.min_confidence and (not classes or e.class_name in classes))
+        return tuple(e for e in elements if e.confidence >= wanted.min_confidence and (not classes or e.class_name in classes))
 
     return replace(
         scene,
         lanes=keep("lanes", scene.lanes),
         drivable=keep("drivable", scene.drivable),
-        boxes=keep("boxes", scene.boxes, limits.box_classes),
-        signs=keep("signs", scene.signs, limits.sign_classes),
+        boxes=keep("boxes", scene.boxes, wanted.box_classes),
+        signs=keep("signs", scene.signs, wanted.sign_classes),
     )
 
 
@@ -115,13 +115,13 @@ class Engine:
             self.bundle_name, self.bundle_sha256 = fresh.bundle.name, fresh.bundle.sha256
             self.progress = f"bundle {self.bundle_name} ({self.bundle_sha256[:12]}) on {backend}"
 
-    def run(self, frame: Frame, limits: Limits) -> Scene:
-        """One frame to one scene within ``limits``."""
+    def run(self, frame: Frame, wanted: Wanted) -> Scene:
+        """One frame to one scene as it is ``wanted``."""
         with self._lock:
             if self._perceiver is None:
                 raise BackendError("no bundle is loaded; configure the node first")
-            scene = self._perceiver.run(frame, budget=limits.budget, kinds=[_TOKEN_KIND[kind] for kind in limits.kinds])
-        return select(scene, limits)
+            scene = self._perceiver.run(frame, budget=wanted.budget, kinds=[_TOKEN_KIND[kind] for kind in wanted.kinds])
+        return select(scene, wanted)
 
     def check_classes(self, box_classes: tuple[str, ...], sign_classes: tuple[str, ...]) -> None:
         """Raises `ConfigError` for a class that the token table does not have."""

@@ -19,7 +19,7 @@ from getok_drive.ros.bag import BagWriter, type_name
 from getok_drive.ros.calibration import load_calibration
 from getok_drive.ros.camera import CameraIntake
 from getok_drive.ros.convert import Context, scene_to_msg, stages
-from getok_drive.ros.engine import Engine, Limits
+from getok_drive.ros.engine import Engine, Wanted
 from getok_drive.ros.images import FrameRejected
 from getok_drive.ros.labels import frame_key
 from getok_drive.ros.markers import scene_to_markers
@@ -107,7 +107,7 @@ class Replay:
         capture = intake.unpack(message.data, self._params, None)
         convert_ms = (time.perf_counter() - started) * 1e3
         frame = Frame(capture.image_bgr, capture.stamp_ns, intake.image_topic, self._received[message.camera] - 1)
-        scene = self._engine.run(frame, Limits())
+        scene = self._engine.run(frame, Wanted())
         projector = intake.projector(frame.size_wh, self._params.max_range_m, str(capture.header.frame_id))
         context = Context(capture.header, intake.name, intake.ground_frame if projector else "", projector)
         msg = scene_to_msg(scene, context)

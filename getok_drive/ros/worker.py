@@ -12,7 +12,7 @@ from rclpy.node import Node
 from getok_drive.errors import GetokError
 from getok_drive.ros.camera import CameraInput, Capture
 from getok_drive.ros.convert import Context
-from getok_drive.ros.engine import Engine, Limits
+from getok_drive.ros.engine import Engine, Wanted
 from getok_drive.ros.images import FrameRejected
 from getok_drive.ros.outputs import CameraOutputs
 from getok_drive.ros.params import NodeParams
@@ -81,15 +81,15 @@ class Worker:
         camera = self._cameras[index]
         if not enabled:
             return
-        limits = Limits.of(params, degraded)
+        wanted = Wanted.of(params, degraded)
         started = time.perf_counter()
-        if limits.max_rate_hz > 0:
-            self._next_s[index] = max(self._next_s[index] + 1.0 / limits.max_rate_hz, time.monotonic())
+        if wanted.max_rate_hz > 0:
+            self._next_s[index] = max(self._next_s[index] + 1.0 / wanted.max_rate_hz, time.monotonic())
         capture = camera.unpack(data, params, self._node.get_clock().now().nanoseconds)
         convert_ms = (time.perf_counter() - started) * 1e3
         self._index[index] += 1
         frame = Frame(capture.image_bgr, capture.stamp_ns, camera.image_topic, self._index[index] - 1)
-        scene = self._run(frame, limits)
+        scene = self._run(frame, wanted)
         projector = camera.projector(frame.size_wh, params.max_range_m, str(capture.header.frame_id))
         ground_frame = camera.ground_frame if projector else ""
         context = Context(capture.header, camera.name, ground_frame, projector, degraded)
@@ -103,9 +103,9 @@ class Worker:
         processing_ms = (time.perf_counter() - started) * 1e3
         camera.health.processed(time.monotonic(), processing_ms, age_ms, dict(scene.report.issues), scene.truncated)
 
-    def _run(self, frame: Frame, limits: Limits) -> Scene:
+    def _run(self, frame: Frame, wanted: Wanted) -> Scene:
         try:
-            scene = self._engine.run(frame, limits)
+            scene = self._engine.run(frame, wanted)
         except Exception as error:
             self.engine_failures += 1
             what = str(error) if isinstance(error, GetokError) else f"{type(error).__name__}: {error}"

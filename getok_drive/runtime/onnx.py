@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from getok_drive.errors import BackendError
+from getok_drive.machine import cores
 from getok_drive.runtime.backend import Geometry, Rotary, check_room
 from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.tokens.vocab import GRID_SIZE
@@ -84,7 +84,7 @@ class OnnxBackend:
         for file in FILES:
             if not (folder / file).is_file():
                 raise BackendError(f"onnx backend: {folder / file} is missing; export the bundle with python -m training.export")
-        threads = threads or min(_cores(), 4)
+        threads = threads or min(cores(), 4)
         self.device = f"CPU, {threads} thread{'s' * (threads > 1)}"
         self.capacity = capacity
         self.length = 0
@@ -226,10 +226,6 @@ class OnnxBackend:
         buffer[0] = embeddings
         _run(self._decoder, binding)
         return self._answer
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bind_input(binding: ort.IOBinding, name: str, array: npt.NDArray[np.generic]) -> None:

@@ -63,7 +63,7 @@ def test_with_the_text_rule_plain_transformers_says_the_same(tiny_checkpoint, tm
     from training.model import load_checkpoint
 
     model, tokenizer = load_checkpoint(tiny_checkpoint)
-    model.config.position_rule = "text"
+    model.config.position_rule, model.config.cell_reader, model.cells = "text", None, None  # what stock transformers knows
     model.save_pretrained(tmp_path / "checkpoint")
     tokenizer.save_pretrained(tmp_path / "checkpoint")
     bundle = export(tmp_path / "checkpoint", tmp_path / "bundle", "text", (224, 112))
