@@ -124,17 +124,17 @@ _FROM_SCRATCH = LossWeights(offset=(1.0, 0.6, 0.3), kinds=(1.0, 1.0, 1.3, 3.0))
 PRESETS: dict[str, SftConfig] = {
     "tiny": SftConfig(
         size="tiny", stages=(Stage(4, (112, 56), True), Stage(8, (112, 56))), batch_size=4, warmup_steps=2, workers=0,
-        log_every=1, eval_every=0, save_every=4, eval_images=4,
+        log_every=1, eval_every=0, save_every=4, eval_images=4, dense_class_weight=60.0,
     ),
     "nano": SftConfig(
         stages=(Stage(1500, (384, 192), True), Stage(100, (384, 192), False, 0.0), Stage(4000, (384, 192))),
-        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, ema_decay=0.995, render_size_wh=(448, 252),
+        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, dense_class_weight=60.0, ema_decay=0.995, render_size_wh=(448, 252),
         refine_points=32, loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
     ),
     "nano-gpu": SftConfig(
         stages=(
             Stage(3000, (384, 192), True), Stage(200, (384, 192), False, 0.0), Stage(7000, (384, 192)),
-        ), batch_size=128, dense_weight=2.0, render_size_wh=(448, 252),
+        ), batch_size=128, dense_weight=2.0, dense_class_weight=60.0, render_size_wh=(448, 252),
         refine_points=32, loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
         workers=14, compile=True, save_every=1000, eval_every=2000,
     ),
