@@ -128,8 +128,8 @@ PRESETS: dict[str, SftConfig] = {
     ),
     "nano": SftConfig(
         stages=(Stage(1500, (384, 192), True), Stage(100, (384, 192), False, 0.0), Stage(4000, (384, 192))),
-        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, dense_class_weight=60.0, ema_decay=0.995, render_size_wh=(448, 252),
-        refine_points=32, loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
+        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, dense_class_weight=60.0, ema_decay=0.995,
+        render_size_wh=(448, 252), refine_points=32, loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
     ),
     "nano-gpu": SftConfig(
         stages=(
