@@ -52,7 +52,7 @@ def run(checkpoint, out, *settings, stage="placement"):
 
 
 def test_a_reward_rises(tiny_checkpoint, tmp_path):
-    settings = ["steps=20", "prompts=4", "prompts_per_pass=4", "group=8", "learning_rate=1e-2", "save_every=100"]
+    settings = ["steps=20", "prompts=4", "prompts_per_pass=4", "group=8", "learning_rate=3e-3", "save_every=100"]
     assert run(tiny_checkpoint, tmp_path, *AREAS_ONLY, *settings) == 0
     rewards = [record["reward/polygon_iou"] for record in records(tmp_path)]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.05
