@@ -69,7 +69,8 @@ class PictureConversations(Conversations):
     """
 
     def __init__(self, model: PreTrainedModel, collate: FrameCollator, visual: Tensor, reading: str) -> None:
-        self._text, self._head, self._first = model.model.language_model, model.lm_head.weight, 0
+        self._model, self._text, self._first, self._cells = model, model.model.language_model, 0, None
+        self._head = model.lm_head.weight
         prefix, after, places = collate.prefix()
         count = len(visual)
         before = torch.tensor([collate.layout.before] * count)
