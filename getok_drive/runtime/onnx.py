@@ -201,22 +201,20 @@ class OnnxBackend:
         span = slice(self.length, self.length + positions.shape[1])
         self._cos[span], self._sin[span] = self._rotary(positions)
 
-    def _rows(self, ids: Sequence[int]) -> npt.NDArray[np.floating]:
+    def _rows(self, ids: Sequence[int]) -> FloatArray:
         index = np.asarray(ids, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= len(self._embedding)):
             raise BackendError(
                 f"onnx backend: token ids {index.min()}..{index.max()} exceed the vocabulary of {len(self._embedding)}"
             )
-        rows: npt.NDArray[np.floating] = self._embedding[index]
+        rows: FloatArray = self._embedding[index].astype(np.float32)
         if self._seen is not None:
-            cells = index - self._first_id
-            of_grid = (cells >= 0) & (cells < CELLS)
-            if of_grid.any():
-                rows = rows.astype(np.float32)
-                rows[of_grid] += self._seen[cells[of_grid]]
+            for row, token in zip(rows, ids, strict=True):  # mostly one: quicker than finding the grid's with arrays
+                if 0 <= (cell := token - self._first_id) < CELLS:
+                    row += self._seen[cell]
         return rows
 
-    def _pass(self, embeddings: npt.NDArray[np.floating], positions: FloatArray) -> FloatArray:
+    def _pass(self, embeddings: FloatArray, positions: FloatArray) -> FloatArray:
         count = len(embeddings)
         check_room(self, count)
         self._turn(positions)
