@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
+from getok_drive.runtime.qwen import embed_tokens
 from getok_drive.tokens.positions import Positions
 from getok_drive.tokens.vocab import TOKENS
 from getok_drive.types import FloatArray
 from training.collate import Layout
-from training.visual import embed_tokens, encode_pictures, picture_inputs, table_logits
+from training.visual import encode_pictures, picture_inputs, table_logits
 
 _TABLE_SIZE = len(TOKENS)
 

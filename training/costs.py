@@ -18,9 +18,9 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.cells import CELLS
 from getok_drive.runtime.qwen import cell_reader, model_class
 from getok_drive.runtime.stem import StemmedTower
+from getok_drive.tokens.masks import GRID_COUNT
 from getok_drive.tokens.vocab import TOKENS
 from training.lora import PARTS
 from training.model import SIZES, build_model, build_tokenizer
@@ -165,7 +165,7 @@ class Costs:
         stem, head = 2.0 * patches * self.stem, 2.0 * self.taught_tokens * self.vocabulary * self.hidden
         stem_learns = self.parts["vision"].learns and not lora
         if self.cells is not None:  # read from every visual token, seen by every token, asked for after the text's
-            reader, asked = self.cells, self.cells.query.weight.numel() + self.cells.channels * CELLS
+            reader, asked = self.cells, self.cells.query.weight.numel() + self.cells.channels * GRID_COUNT
             head += 2.0 * (visual * reader.read.weight.numel() + tokens * reader.embed.weight.numel() + self.text_tokens * asked)
         forward, total = stem + head, stem * (1 + stem_learns) + 3 * head  # the head's rows always learn: its backward is whole
         for name, part in self.parts.items():

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.errors import ConfigError
+from getok_drive.runtime.qwen import grid_logits
 from getok_drive.runtime.stem import StemmedTower
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
 from training.targets import DENSE_CHANNELS, DENSE_CLASSES, UNLABELLED
-from training.visual import Visual, encode_pictures, grid_logits, picture_inputs
+from training.visual import Visual, encode_pictures, picture_inputs
 
 HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where other programs do not look for weights
 _OCCUPANCY = len(DENSE_CHANNELS) * DENSE_SUBCELLS**2  # labels of a visual token

@@ -18,9 +18,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.cells import CELLS, SUBCELLS, CellReader, cell_weights
+from getok_drive.runtime.cells import SUBCELLS, CellReader, cell_weights
 from getok_drive.runtime.qwen import cell_reader
 from getok_drive.runtime.stem import StemmedTower
+from getok_drive.tokens.masks import GRID_COUNT
 from getok_drive.tokens.vocab import GRID_SIZE
 from training.onnx_attention import Attention, FusedAttention, StandardAttention
 from training.onnx_builder import FORMS, Form, Graph, half_turn
@@ -36,8 +37,8 @@ def vision_graph(
     """Patches of one image in, merged visual tokens out.
 
     Input ``pixel_values (patches, patch_dim)``, output ``visual (patches / merge**2, text_hidden)``, both float32. Of a model
-    whose grid tokens see (`getok_drive.runtime.cells`) also ``cells (channels, CELLS)``, which the decoder takes, and ``seen
-    (CELLS, text_hidden)``, what is added to the grid tokens' embeddings.
+    whose grid tokens see (`getok_drive.runtime.cells`) also ``cells (channels, GRID_COUNT)``, which the decoder takes, and ``seen
+    (GRID_COUNT, text_hidden)``, what is added to the grid tokens' embeddings.
 
     Args:
         model: the model whose vision tower is taken.
@@ -109,7 +110,7 @@ def vision_graph(
     outputs = [_float("visual", tokens, config.out_hidden_size)]
     if (reader := cell_reader(model)) is not None:
         _read_cells(graph, reader, (grid_hw[0] // tower.spatial_merge_size, grid_hw[1] // tower.spatial_merge_size))
-        outputs += [_float("cells", reader.channels, CELLS), _float("seen", CELLS, config.out_hidden_size)]
+        outputs += [_float("cells", reader.channels, GRID_COUNT), _float("seen", GRID_COUNT, config.out_hidden_size)]
     return graph.model("vision", [_float("pixel_values", count, patches.shape[1])], outputs)
 
 
@@ -125,7 +126,7 @@ def _read_cells(graph: Graph, reader: CellReader, merged_hw: tuple[int, int]) ->
     subcells = shaped(split, "subcells", rows * side, columns * side * channels)
     down, across = (graph.constant(f"cells.{n}", cell_weights(n * side), np.float32) for n in merged_hw)
     rowwise = shaped(graph.product(down, subcells), "rowwise", GRID_SIZE, columns * side, channels)
-    features = shaped(graph.product(across, rowwise), "flat", CELLS, channels)
+    features = shaped(graph.product(across, rowwise), "flat", GRID_COUNT, channels)
     graph.op("Transpose", features, outputs=("cells",), perm=[1, 0])
     graph.op("Identity", graph.linear(features, "cells.embed", reader.embed.weight), outputs=("seen",))
 
@@ -186,7 +187,7 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS[
     answer = "logits" if reader is None else "rows"  # of the token rows alone
     graph.op("MatMul", last, graph.weight("lm_head.weight", model.lm_head.weight.T), outputs=(answer,))
     if reader is not None:
-        inputs.append(_float("cells", reader.channels, CELLS))
+        inputs.append(_float("cells", reader.channels, GRID_COUNT))
         asked = graph.op("MatMul", last, graph.weight("cells.query", reader.query.weight.T))
         around = [0, 0, reader.ids.start, 0, 0, config.vocab_size - reader.ids.stop]
         seen = graph.op("Pad", graph.op("MatMul", asked, "cells"), graph.constant("cells.around", around, np.int64))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from getok_drive.preprocess import CLIP_MEAN_RGB, CLIP_STD_RGB, Preprocessor
-from getok_drive.runtime.qwen import cell_reader
+from getok_drive.runtime.qwen import cell_reader, embed_tokens, grid_logits
 from getok_drive.tokens.vocab import TOKENS
 from training.model import vision_tokens
 
@@ -32,7 +32,7 @@ class Visual:
         tokens: ``(B, K, text_hidden)``, what stands at the image's places.
         deepstack: each ``(B, K, text_hidden)``, added at the image's places after the decoder's first, second, ... layer
             (Qwen3-VL; empty in other architectures).
-        cells: ``(B, CELLS, channels)``, what grid tokens see, where the model has a `CellReader`.
+        cells: ``(B, GRID_COUNT, channels)``, what grid tokens see, where the model has a `CellReader`.
     """
 
     tokens: Tensor
@@ -103,25 +103,6 @@ def encode_pictures(model: PreTrainedModel, pixel_values: Tensor, grid_hw: tuple
     reader, merge = cell_reader(model), tower.spatial_merge_size
     cells = None if reader is None else reader(tokens, (grid_hw[0] // merge, grid_hw[1] // merge))
     return Visual(tokens, deepstack, cells)
-
-
-def embed_tokens(model: PreTrainedModel, ids: Tensor, cells: Tensor | None) -> Tensor:
-    """Input embeddings ``(B, T, hidden)`` of ``ids (B, T)``, where ``cells`` is `Visual.cells` of the B pictures."""
-    embedded: Tensor = model.get_input_embeddings()(ids)
-    reader = cell_reader(model)
-    return embedded if reader is None or cells is None else reader.embedded(ids, embedded, cells)
-
-
-def grid_logits(model: PreTrainedModel, hidden: Tensor, cells: Tensor | None) -> Tensor | None:
-    """What is added to the logits of the grid tokens, ``(B, T, CELLS)``; None where they do not see.
-
-    Args:
-        model: Qwen2.5-VL or Qwen3-VL.
-        hidden: ``(B, T, hidden)`` last hidden states of B rows.
-        cells: `Visual.cells` of their pictures.
-    """
-    reader = cell_reader(model)
-    return None if reader is None or cells is None else reader.logits(hidden, cells)
 
 
 def table_logits(

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from getok_drive.tokens.masks import GRID_COUNT
 from getok_drive.tokens.vocab import GRID_SIZE
 
 SUBCELLS = 4  # along each side of a visual token: a map of its own resolution, from which the grid's cells are taken
-CELLS = GRID_SIZE**2
 
 
 class CellReader(nn.Module):
@@ -44,7 +44,7 @@ class CellReader(nn.Module):
     @property
     def ids(self) -> slice:
         """Model ids of the grid tokens."""
-        return slice(self.first_id, self.first_id + CELLS)
+        return slice(self.first_id, self.first_id + GRID_COUNT)
 
     def reset_parameters(self) -> None:
         """Random features that nothing uses yet."""
@@ -60,7 +60,7 @@ class CellReader(nn.Module):
             merged_hw: visual tokens along the height and the width; their product is K.
 
         Returns:
-            ``(B, CELLS, channels)``, row by row as the grid tokens are.
+            ``(B, GRID_COUNT, channels)``, row by row as the grid tokens are.
         """
         batch, (rows, columns), side = len(visual), merged_hw, SUBCELLS
         split = self.read(visual).view(batch, rows, columns, side, side, self.channels)
@@ -75,22 +75,22 @@ class CellReader(nn.Module):
         Args:
             ids: ``(B, T)`` model ids.
             embeddings: ``(B, T, width)`` their rows of the embedding table.
-            cells: ``(B, CELLS, channels)``.
+            cells: ``(B, GRID_COUNT, channels)``.
         """
         local = ids - self.first_id
-        chosen = local.clamp(0, CELLS - 1)[..., None].expand(-1, -1, self.channels)
+        chosen = local.clamp(0, GRID_COUNT - 1)[..., None].expand(-1, -1, self.channels)
         seen = self.embed(cells.gather(1, chosen))
-        return embeddings + seen * ((local >= 0) & (local < CELLS))[..., None]
+        return embeddings + seen * ((local >= 0) & (local < GRID_COUNT))[..., None]
 
     def logits(self, hidden: Tensor, cells: Tensor) -> Tensor:
         """What is added to the grid tokens' logits.
 
         Args:
             hidden: ``(B, T, width)`` after the decoder's last norm.
-            cells: ``(B, CELLS, channels)``.
+            cells: ``(B, GRID_COUNT, channels)``.
 
         Returns:
-            ``(B, T, CELLS)``.
+            ``(B, T, GRID_COUNT)``.
         """
         return functional.linear(hidden, self.query.weight) @ cells.transpose(1, 2)
 

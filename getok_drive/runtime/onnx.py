@@ -13,11 +13,10 @@ import onnxruntime as ort
 from getok_drive.errors import BackendError
 from getok_drive.machine import cores
 from getok_drive.runtime.backend import Geometry, Rotary, check_room
+from getok_drive.tokens.masks import GRID_COUNT
 from getok_drive.tokens.positions import Positions, PositionSpec
-from getok_drive.tokens.vocab import GRID_SIZE
 from getok_drive.types import FloatArray
 
-CELLS = GRID_SIZE**2
 FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
 _KEPT_BINDINGS = 16  # forced tokens wait for the next choice: passes of a few tokens come again and again, and binding is dear
 LEAST_VERSION = (1, 20)  # before, GroupQueryAttention gave wrong results for several tokens after a cache, without a word
@@ -50,8 +49,8 @@ class Encoded(NamedTuple):
 
     Attributes:
         tokens: ``(num_visual_tokens, hidden_size)``.
-        cells: ``(channels, CELLS)``: what the logits of grid tokens are asked of, where the model's grid tokens see.
-        seen: ``(CELLS, hidden_size)``: what is added to the grid tokens' embeddings, likewise.
+        cells: ``(channels, GRID_COUNT)``: what the logits of grid tokens are asked of, where the model's grid tokens see.
+        seen: ``(GRID_COUNT, hidden_size)``: what is added to the grid tokens' embeddings, likewise.
     """
 
     tokens: FloatArray
@@ -104,16 +103,17 @@ class OnnxBackend:
         self._first_id = spec.first_token_id  # the table begins with the grid tokens
         inputs = {node.name: node for node in self._decoder.get_inputs()}
         cells = np.zeros(inputs["cells"].shape, np.float32) if "cells" in inputs else None
-        self._encoded = Encoded(tokens, cells, None if cells is None else np.zeros((CELLS, geometry.hidden_size), np.float32))
-        self._seen: FloatArray | None = None  # by the conversation's picture
+        self._encoded = Encoded(
+            tokens, cells, None if cells is None else np.zeros((GRID_COUNT, geometry.hidden_size), np.float32)
+        )
         self._cached, self._total = np.zeros(1, np.int32), np.zeros(1, np.int32)
         self._logits: FloatArray = np.zeros((1, 1, geometry.vocab_size), np.float32)
         self._answer: FloatArray = self._logits[0, 0]
         self._steering = {"total": self._total, "cos": self._cos, "sin": self._sin}
         if "cached" in inputs:  # of a graph of standard operations it is none
             self._steering["cached"] = self._cached
-        if cells is not None:
-            self._cells: FloatArray = np.zeros_like(cells)
+        self._cells, self._seen = (None if part is None else part.copy() for part in self._encoded[1:])  # the conversation's own
+        if self._cells is not None:
             self._steering["cells"] = self._cells
         shape = (1, geometry.kv_heads, capacity, geometry.head_dim)
         dtype = np.float16 if inputs["key_0"].type == "tensor(float16)" else np.float32
@@ -157,7 +157,7 @@ class OnnxBackend:
         expected |= {f"{kind}_{i}": cache for i in range(g.layers) for kind in ("key", "value")}
         if "cells" in found:  # grid tokens see: what one graph gives is what the other takes
             taken = [list(node.shape) for node in self._decoder.get_inputs() if node.name == "cells"]
-            expected |= {"cells": taken[0] if taken else [], "seen": [CELLS, g.hidden_size]}
+            expected |= {"cells": taken[0] if taken else [], "seen": [GRID_COUNT, g.hidden_size]}
         for name, shape in expected.items():
             if found.get(name) != shape:
                 raise BackendError(f"onnx backend: tensor {name} is {found.get(name)} in the graph but {shape} in the contract")
@@ -184,9 +184,9 @@ class OnnxBackend:
                 f"got {len(ids_before)} and {visual.tokens.shape}"
             )
         self.length = 0
-        if visual.cells is not None:
-            self._cells[:] = visual.cells
-        self._seen = visual.seen
+        for own, given in ((self._cells, visual.cells), (self._seen, visual.seen)):
+            if own is not None and given is not None:
+                own[:] = given
         self._positions = Positions(self._spec)
         places = np.concatenate([self._spec.prefix(), self._positions.append(ids_after)], axis=1)
         parts = (self._rows(ids_before), visual.tokens, self._rows(ids_after))
@@ -210,7 +210,7 @@ class OnnxBackend:
         rows: FloatArray = self._embedding[index].astype(np.float32)
         if self._seen is not None:
             for row, token in zip(rows, ids, strict=True):  # mostly one: quicker than finding the grid's with arrays
-                if 0 <= (cell := token - self._first_id) < CELLS:
+                if 0 <= (cell := token - self._first_id) < GRID_COUNT:
                     row += self._seen[cell]
         return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from transformers import AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.runtime.cells import CellReader
@@ -45,3 +46,22 @@ def cell_reader(model: Any) -> CellReader | None:
     """The model's `CellReader`, where it has one."""
     reader: CellReader | None = getattr(model, "cells", None)
     return reader
+
+
+def embed_tokens(model: Any, ids: Tensor, cells: Tensor | None) -> Tensor:
+    """Input embeddings ``(B, T, hidden)`` of ``ids (B, T)``, where ``cells`` are the features of B pictures."""
+    embedded: Tensor = model.get_input_embeddings()(ids)
+    reader = cell_reader(model)
+    return embedded if reader is None or cells is None else reader.embedded(ids, embedded, cells)
+
+
+def grid_logits(model: Any, hidden: Tensor, cells: Tensor | None) -> Tensor | None:
+    """What is added to the logits of the grid tokens, ``(B, T, GRID_COUNT)``; None where they do not see.
+
+    Args:
+        model: Qwen2.5-VL or Qwen3-VL.
+        hidden: ``(B, T, hidden)`` last hidden states of B rows.
+        cells: features of their pictures, `CellReader.forward`.
+    """
+    reader = cell_reader(model)
+    return None if reader is None or cells is None else reader.logits(hidden, cells)

@@ -18,7 +18,7 @@ try:
     import torch
     from transformers import AutoConfig, DynamicCache
 
-    from getok_drive.runtime.qwen import cell_reader, model_class
+    from getok_drive.runtime.qwen import cell_reader, embed_tokens, grid_logits, model_class
 except ImportError as error:
     raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
 
@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         tokens: ``(num_visual_tokens, hidden_size)``.
-        cells: ``(1, CELLS, channels)``, what grid tokens see, where the model has a `CellReader`.
+        cells: ``(1, GRID_COUNT, channels)``, what grid tokens see, where the model has a `CellReader`.
     """
 
     tokens: torch.Tensor
@@ -118,10 +118,7 @@ class TorchBackend:
         if not all(0 <= token < size for token in ids):
             raise BackendError(f"torch backend: a token id is none of the {size} of the vocabulary: {list(ids)}")
         index = torch.tensor([list(ids)], dtype=torch.long, device=self._device)
-        embedding: torch.Tensor = self._model.get_input_embeddings()(index)
-        if (reader := cell_reader(self._model)) is not None:
-            embedding = reader.embedded(index, embedding, self._cells)
-        return embedding[0]
+        return embed_tokens(self._model, index, self._cells)[0]
 
     def _pass(self, embeddings: torch.Tensor, positions: FloatArray) -> FloatArray:
         check_room(self, len(embeddings))
@@ -134,8 +131,8 @@ class TorchBackend:
                 use_cache=True,
             ).last_hidden_state
             scores: torch.Tensor = self._model.lm_head(hidden[:, -1])[0]
-            if (reader := cell_reader(self._model)) is not None:
-                scores[reader.ids] += reader.logits(hidden[:, -1:], self._cells)[0, 0]
+            if (seen := grid_logits(self._model, hidden[:, -1:], self._cells)) is not None:
+                scores[self._model.cells.ids] += seen[0, 0]
             logits: FloatArray = scores.float().cpu().numpy()
         self.length = end
         return logits

@@ -7,9 +7,10 @@ torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 pytest.importorskip("transformers", reason="needs the extra 'train'")
 
 from getok_drive.errors import BackendError  # noqa: E402
-from getok_drive.runtime.cells import CELLS, CellReader, cell_weights  # noqa: E402
+from getok_drive.runtime.cells import CellReader, cell_weights  # noqa: E402
 from getok_drive.runtime.onnx import OnnxBackend  # noqa: E402
-from getok_drive.runtime.qwen import cell_reader  # noqa: E402
+from getok_drive.runtime.qwen import cell_reader, embed_tokens, grid_logits  # noqa: E402
+from getok_drive.tokens.masks import GRID_COUNT  # noqa: E402
 from getok_drive.tokens.positions import Positions  # noqa: E402
 from getok_drive.tokens.vocab import GRID_SIZE, TOKENS  # noqa: E402
 from training.collate import Layout  # noqa: E402
@@ -17,7 +18,7 @@ from training.conversations import Conversations  # noqa: E402
 from training.export import export  # noqa: E402
 from training.model import ModelSize, build_model, build_tokenizer, load_checkpoint  # noqa: E402
 from training.onnx_builder import FORMS  # noqa: E402
-from training.visual import embed_tokens, encode_pictures, grid_logits, picture_inputs  # noqa: E402
+from training.visual import encode_pictures, picture_inputs  # noqa: E402
 
 SIZE_WH, GRID_HW, MERGED_HW = (168, 112), (8, 12), (4, 6)  # neither 6 nor 4 times 4 subcells divides 32 cells without rest
 
@@ -81,7 +82,7 @@ def test_nothing_changes_before_it_has_learnt(tokenizer):
     assert cell_reader(blind) is None
     visual = encode_pictures(fresh, torch.from_numpy(picture(0))[None], GRID_HW)
     first = cell_reader(fresh).first_id
-    ids = torch.tensor([[first + 7, 3, first + CELLS - 1]])
+    ids = torch.tensor([[first + 7, 3, first + GRID_COUNT - 1]])
     assert torch.equal(embed_tokens(fresh, ids, visual.cells), fresh.get_input_embeddings()(ids))
     assert not grid_logits(fresh, torch.ones(1, 3, 32), visual.cells).any()
 
@@ -89,7 +90,7 @@ def test_nothing_changes_before_it_has_learnt(tokenizer):
 def test_only_grid_tokens_see(seeing):
     cells = encode_pictures(seeing, torch.from_numpy(picture(0))[None], GRID_HW).cells
     first = cell_reader(seeing).first_id
-    ids = torch.tensor([[first - 1, first, first + CELLS - 1, first + CELLS, 0]])
+    ids = torch.tensor([[first - 1, first, first + GRID_COUNT - 1, first + GRID_COUNT, 0]])
     added = embed_tokens(seeing, ids, cells) - seeing.get_input_embeddings()(ids)
     assert added.abs().sum(-1)[0].bool().tolist() == [False, True, True, False, False]
 
@@ -108,7 +109,7 @@ def test_every_way_gives_the_same_logits(backend, seeing, tokenizer):
     tolerance = 0.1 if _is_half(backend) else 2e-3
     for seed in (0, 1):
         pixels = picture(seed)
-        answer = [layout.first_id + int(cell) for cell in rng.integers(0, CELLS, 5)]
+        answer = [layout.first_id + int(cell) for cell in rng.integers(0, GRID_COUNT, 5)]
         logits = [backend.prefill(layout.before, backend.encode(pixels), layout.after).copy()]
         logits += [backend.step([token]).copy() for token in answer[:3]] + [backend.step(answer[3:]).copy()]
         table = slice(layout.first_id, layout.first_id + len(TOKENS))
@@ -137,6 +138,18 @@ def test_every_way_gives_the_same_logits(backend, seeing, tokenizer):
         np.testing.assert_allclose(theirs, ours, atol=tolerance)
         blind = seeing.lm_head(hidden)[0, at, table].numpy()
         assert np.abs(ours - blind).max() > 5 * tolerance  # they do see something
+
+
+def test_a_conversation_goes_on_with_its_own_picture(backend, tokenizer, seeing):
+    """Another picture may be encoded meanwhile."""
+    layout = Layout.of(tokenizer, seeing.config)
+    answers = []
+    for meanwhile in (False, True):
+        backend.prefill(layout.before, backend.encode(picture(0)), layout.after)
+        if meanwhile:
+            backend.encode(picture(1))
+        answers.append(backend.step([layout.first_id + 77]).copy())
+    np.testing.assert_array_equal(*answers)
 
 
 def _is_half(backend) -> bool:
