@@ -1,6 +1,6 @@
 """``python -m training.export CHECKPOINT --out FOLDER``: a trained checkpoint becomes a bundle that the runtime can load.
 
-Weights are rounded to half precision once, and both the ONNX graphs and ``model.safetensors`` hold the rounded values: the
+Weights are rounded to half precision once and kept once, in ``model.safetensors``, to which the ONNX graphs refer: the
 backends of one bundle compute with the same numbers. The written bundle is loaded and verified before the command ends.
 ``--graphs standard`` writes graphs that TensorRT compiles too (docs/tensorrt.md); a bundle may stand for the checkpoint.
 """
@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
@@ -44,6 +43,7 @@ from training.checkpoints import trained_size_wh
 from training.model import load_checkpoint, parameter_count, position_rule
 from training.onnx_builder import FORMS, Form
 from training.onnx_graphs import decoder_graph, vision_graph
+from training.onnx_weights import refer_to_weights
 from training.recipes.provenance import provenance
 from training.sources import parse_size
 from training.visual import Pixels
@@ -182,16 +182,16 @@ def _write_model(
     folder: Path,
     form: Form,
 ) -> None:
-    onnx.save(vision_graph(model, preprocessor.grid_hw, form), str(folder / "vision.onnx"))
-    onnx.save(decoder_graph(model, form), str(folder / "decoder.onnx"))
-    embedding = model.model.language_model.embed_tokens.weight.detach().half().numpy()
-    np.save(folder / "embedding.npy", embedding, allow_pickle=False)
+    graphs = {"vision.onnx": vision_graph(model, preprocessor.grid_hw, form), "decoder.onnx": decoder_graph(model, form)}
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     with tempfile.TemporaryDirectory() as scratch:
         model.half().save_pretrained(scratch, safe_serialization=True)
         for name in ("model.safetensors", "config.json"):
             shutil.copyfile(Path(scratch) / name, folder / name)
     model.float()
+    for name, graph in graphs.items():
+        refer_to_weights(graph, folder / "model.safetensors")
+        onnx.save(graph, str(folder / name))
 
 
 def _check_exportable(model: PreTrainedModel, checkpoint: Path) -> None:

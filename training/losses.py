@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from getok_drive.errors import ConfigError
-from getok_drive.runtime.qwen import grid_logits
+from getok_drive.runtime.qwen import cell_reader, seeing
 from getok_drive.runtime.stem import StemmedTower
+from getok_drive.tokens.vocab import GRID_SIZE
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
 from training.targets import DENSE_CHANNELS, DENSE_CLASSES, UNLABELLED
@@ -24,6 +25,7 @@ from training.visual import Visual, encode_pictures, picture_inputs
 HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where other programs do not look for weights
 _OCCUPANCY = len(DENSE_CHANNELS) * DENSE_SUBCELLS**2  # labels of a visual token
 STEM_SHARE = 0.5  # of the convolutions' own dense loss, beside that on the visual tokens
+CELL_SHARE = 0.5  # of the grid's cells' own
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class TrainedModel(nn.Module):
     A head predicts, for every visual token, the occupancy of 8 x 8 subcells for each of `DENSE_CHANNELS`. It gives the vision
     tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md). A second head
     says which of `DENSE_CLASSES` is at a subcell, asked at the centres of things only. A tower with convolutions has a head
-    on what they see of each patch: without it they learn too late, and the tower does not use them.
+    on what they see of each patch: without it they learn too late, and the tower does not use them. Cells that are more than a
+    map of the visual tokens (`CellReader` with detail) are asked both questions as well, once a cell.
 
     Args:
         model: what is trained.
@@ -71,13 +74,22 @@ class TrainedModel(nn.Module):
             self.stem_head = _dense_head(tower.stem.proj.in_features)
             tower.stem.proj.register_forward_pre_hook(self._see)
         self._seen: Tensor | None = None
+        reader = cell_reader(model)
+        self.cell_head: nn.Linear | None = None
+        if reader is not None and reader.detail is not None:
+            self.cell_head = nn.Linear(reader.channels, len(DENSE_CHANNELS) + len(DENSE_CLASSES))
         if heads_from is not None and (heads_from / HEADS).is_file():
             self._load_heads(heads_from / HEADS)
 
     @property
     def heads(self) -> nn.ModuleDict:
         """The auxiliary heads by name."""
-        heads = {"dense_head": self.dense_head, "class_head": self.class_head, "stem_head": self.stem_head}
+        heads = {
+            "dense_head": self.dense_head,
+            "class_head": self.class_head,
+            "stem_head": self.stem_head,
+            "cell_head": self.cell_head,
+        }
         return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
     def save_heads(self, folder: Path) -> None:
@@ -125,6 +137,10 @@ class TrainedModel(nn.Module):
         dense = auxiliary = _read(self.dense_head, visual.tokens, occupancy, dense_positive_weights)
         named = class_entropy(self.class_head(visual.tokens.to(self.class_head.weight.dtype)), classes)
         auxiliary = auxiliary + class_weight * named / (occupancy != UNLABELLED).sum().clamp(min=1)
+        if self.cell_head is not None and visual.cells is not None:
+            merge = self.model.model.visual.spatial_merge_size
+            labels = cell_labels(batch.dense, (grid_hw[0] // merge, grid_hw[1] // merge))
+            auxiliary = auxiliary + CELL_SHARE * self._cells(visual.cells, labels, dense_positive_weights, class_weight)
         if self.stem_head is not None and self._seen is not None:
             seen, self._seen = self._seen, None
             auxiliary = auxiliary + STEM_SHARE * _read(self.stem_head, seen, occupancy, dense_positive_weights)
@@ -136,14 +152,23 @@ class TrainedModel(nn.Module):
         language, correct = self._language(batch, visual, token_weight)
         return Losses(language + dense_weight * auxiliary, language.detach(), dense.detach(), correct)
 
+    def _cells(self, cells: Tensor, labels: Tensor, positive_weights: Sequence[float], class_weight: float) -> Tensor:
+        assert self.cell_head is not None
+        count = len(DENSE_CHANNELS)
+        occupied, named = self.cell_head(cells.to(self.cell_head.weight.dtype)).split((count, len(DENSE_CLASSES)), dim=-1)
+        occupancy, classes = labels.split((count, 1), dim=-1)
+        entropy = class_entropy(named, classes) / (occupancy != UNLABELLED).sum().clamp(min=1)
+        return dense_loss(occupied, occupancy, positive_weights) + class_weight / DENSE_SUBCELLS * entropy
+
     def _language(self, batch: Batch, visual: Visual, token_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = picture_inputs(self.model, batch.ids, visual, batch.visual)
         text = self.model.model.language_model
         hidden = text(**inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
         taught = batch.labels[:, 1:] != IGNORE
-        logits = F.linear(hidden[:, :-1][taught], self.model.lm_head.weight).float()
         text_from = batch.visual.stop - 1  # nothing is taught before
-        if (seen := grid_logits(self.model, hidden[:, text_from:-1], visual.cells)) is not None:
+        asked, seen = seeing(self.model, hidden[:, text_from:-1], visual.cells)
+        logits = F.linear(asked[taught[:, text_from:]], self.model.lm_head.weight).float()
+        if seen is not None:
             logits[:, self.model.cells.ids] += seen[taught[:, text_from:]].float()
         labels, weights = batch.labels[:, 1:][taught], batch.weights[:, 1:][taught]
         entropy = F.cross_entropy(logits, labels, reduction="none")
@@ -151,6 +176,24 @@ class TrainedModel(nn.Module):
         if batch.choices is not None:
             entropy = choice_entropy(entropy, logits, batch.choices, taught)
         return (entropy * weights).sum() / (weights.sum() if token_weight is None else token_weight), correct
+
+
+def cell_labels(dense: Tensor, merged_hw: tuple[int, int]) -> Tensor:
+    """`Batch.dense` by cell of the grid: occupied where a subcell is, unlabelled where one is, of the class of one.
+
+    Args:
+        dense: ``(B, K, (channels + 1) * subcells**2)`` uint8.
+        merged_hw: visual tokens along the height and the width; their product is K.
+
+    Returns:
+        ``(B, GRID_COUNT, channels + 1)`` float, the class last.
+    """
+    (rows, columns), side = merged_hw, DENSE_SUBCELLS
+    split = dense.view(len(dense), rows, columns, -1, side, side).permute(0, 3, 1, 4, 2, 5)
+    picture = split.reshape(len(dense), -1, rows * side, columns * side).float()
+    occupancy = F.adaptive_max_pool2d(picture[:, :-1], GRID_SIZE)
+    classes = -F.adaptive_max_pool2d(-picture[:, -1:], GRID_SIZE)  # any that there is: UNLABELLED is the greatest
+    return torch.cat((occupancy, classes), dim=1).flatten(2).transpose(1, 2)
 
 
 def _dense_head(features: int) -> nn.Linear:

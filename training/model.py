@@ -58,6 +58,9 @@ class ModelSize:
     merge_size: int = 2
     conv_stem: tuple[tuple[int, int, int], ...] = ()  # stages of convolutions beside the patch embedding, see ConvStem
     cell_channels: int = 0  # features of a cell of the grid that grid tokens see, see CellReader; 0: they do not see
+    cell_detail: tuple[int, ...] = ()  # these three as in CellSettings
+    cell_blocks: int = 0
+    cell_glances: int = 0
     rope_theta: float = 20.0  # so that the slowest frequency still turns visibly over the 32 cells of the grid
 
 
@@ -67,11 +70,14 @@ def position_rule(config: PretrainedConfig) -> str:
 
 
 SIZES = {
-    # a visual token per patch of 24 pixels: 2 x 4 grid cells at 384x192, so that offsets can be read
-    "nano": ModelSize(merge_size=1, patch_size_px=24, text_kv_heads=6, conv_stem=((32, 4, 0), (64, 2, 3)), cell_channels=64),
+    # a visual token per patch of 32 pixels: 2 x 4 grid cells at 512x256, so that offsets can be read
+    "nano": ModelSize(
+        merge_size=1, patch_size_px=32, text_kv_heads=6, conv_stem=((32, 4, 0), (64, 2, 3)),
+        cell_channels=64, cell_detail=(64, 1, 2), cell_blocks=2, cell_glances=2,
+    ),
     "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48, cell_channels=8),
     "small": ModelSize(384, 10, 6, 1024, 384, 6, 6, 2, 1024),
-}
+}  # fmt: skip
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -139,7 +145,13 @@ def build_model(
     if size.conv_stem:
         config.vision_config.conv_stem = [list(stage) for stage in size.conv_stem]
     if size.cell_channels:
-        config.cell_reader = {"channels": size.cell_channels, "first_id": first_token_id(tokenizer)}
+        config.cell_reader = {
+            "channels": size.cell_channels,
+            "first_id": first_token_id(tokenizer),
+            "detail": list(size.cell_detail),
+            "blocks": size.cell_blocks,
+            "glances": size.cell_glances,
+        }
     torch.manual_seed(seed)
     model: Qwen2_5_VLForConditionalGeneration = model_class(config).from_config(
         config, attn_implementation="sdpa", dtype=torch.float32
@@ -195,8 +207,10 @@ def parameter_count(model: nn.Module) -> int:
     return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
-def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Merged visual tokens of a batch of images of one size.
+def vision_tokens(
+    model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tensor, grid_hw: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
+    """Merged visual tokens of a batch of images of one size, and what the tower's convolutions see, where it has some.
 
     Args:
         model: its vision tower must attend to the whole image in every block (``fullatt_block_indexes`` names them all).
@@ -204,7 +218,7 @@ def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tenso
         grid_hw: patches along the height and the width.
 
     Returns:
-        ``(B, grid_h * grid_w / merge**2, text_hidden)``.
+        ``(B, grid_h * grid_w / merge**2, text_hidden)``, and `ConvStem.picture` or None.
 
     Raises:
         ConfigError: the tower has windowed blocks.
@@ -213,8 +227,9 @@ def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tenso
     if len(tower.fullatt_block_indexes) != len(tower.blocks):
         raise ConfigError("vision_tokens needs full attention in every vision block; use the transformers forward instead")
     batch, count, _ = pixel_values.shape
+    picture = None
     if isinstance(tower, StemmedTower):
-        hidden = tower.embed(pixel_values, grid_hw)
+        hidden, picture = tower.embed(pixel_values, grid_hw)
     else:
         hidden = F.linear(pixel_values, tower.patch_embed.proj.weight.flatten(1))
     rows, columns = _patch_coordinates(grid_hw, tower.spatial_merge_size, pixel_values.device)
@@ -226,11 +241,15 @@ def vision_tokens(model: Qwen2_5_VLForConditionalGeneration, pixel_values: Tenso
         qkv = attention.qkv(block.norm1(hidden)).view(batch, count, 3, attention.num_heads, attention.head_dim)
         query, key, value = qkv.unbind(2)
         query, key = query * cos + _rotate_half(query) * sin, key * cos + _rotate_half(key) * sin
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        if hidden.is_cuda:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        else:  # so few tokens: two to five times as fast as torch's own there, forward and backward
+            mixed = (query * attention.head_dim**-0.5 @ key.transpose(2, 3)).softmax(-1).to(value.dtype) @ value
         hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(batch, count, -1))
         hidden = hidden + block.mlp(block.norm2(hidden))
     merger = tower.merger
-    return merger.mlp(merger.ln_q(hidden).view(batch, -1, merger.hidden_size))
+    return merger.mlp(merger.ln_q(hidden).view(batch, -1, merger.hidden_size)), picture
 
 
 def _rotate_half(x: Tensor) -> Tensor:

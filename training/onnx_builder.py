@@ -1,7 +1,8 @@
 """Operations of an ONNX graph as a model's layers need them: what `training.onnx_graphs` writes its graphs with.
 
-Weights are stored in half precision. In what precision they are computed with, and from which operations a graph may be
-made, is its `Form`.
+Weights are stored in half precision and as the checkpoint has them, so that a bundle can hold them once
+(`training.onnx_weights`): transposing, joining and widening are operations on constants, which a runtime does once, when it
+loads the graph. In what precision they are computed with, and from which operations a graph may be made, is its `Form`.
 """
 
 from __future__ import annotations
@@ -65,21 +66,31 @@ class Graph:
             self.initializers[name] = numpy_helper.from_array(np.asarray(value, dtype=dtype, order="C"), name)
         return name
 
-    def weight(self, name: str, value: Tensor) -> str:
-        """A weight stored in half precision and computed with in single; ONNX Runtime widens it once, when it loads the graph."""
-        return self.op("Cast", self._stored(name, value), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
+    def weight(self, name: str, *parts: Tensor, turned: bool = False) -> str:
+        """A weight to compute with in single precision.
 
-    def factor(self, name: str, value: Tensor) -> str:
-        """A weight for `product`."""
+        Args:
+            name: of it in the graph.
+            parts: what it is joined from, along the first axis.
+            turned: whether it is asked for transposed.
+        """
+        return self.op("Cast", self._stored(name, parts, turned), outputs=(f"{name}.float",), to=TensorProto.FLOAT)
+
+    def factor(self, name: str, *parts: Tensor, turned: bool = False) -> str:
+        """A weight for `product`; arguments as for `weight`."""
         if not self.form.half:
-            return self.weight(name, value)
-        return self.mark_narrow(self._stored(name, value))
+            return self.weight(name, *parts, turned=turned)
+        return self.mark_narrow(self._stored(name, parts, turned))
 
-    def _stored(self, name: str, value: Tensor) -> str:
-        half = value.detach().to(torch.float16).cpu().numpy()
-        if not np.isfinite(half).all():
-            raise ConfigError(f"export: weight {name} does not fit into half precision; the model has diverged")
-        return self.constant(name, half, np.float16)
+    def _stored(self, name: str, parts: tuple[Tensor, ...], turned: bool) -> str:
+        stored = []
+        for index, part in enumerate(parts):
+            half = part.detach().to(torch.float16).cpu().numpy()
+            if not np.isfinite(half).all():
+                raise ConfigError(f"export: weight {name} does not fit into half precision; the model has diverged")
+            stored.append(self.constant(f"{name}.{index}" if len(parts) > 1 else name, half, np.float16))
+        whole = self.op("Concat", *stored, axis=0) if len(stored) > 1 else stored[0]
+        return self.op("Transpose", whole, perm=[1, 0]) if turned else whole
 
     def narrow(self, x: str) -> str:
         """``x`` as a factor of a product in the form's precision: half, or as it is."""
@@ -99,10 +110,12 @@ class Graph:
         y = self.op(kind, self.narrow(a), self.narrow(b), **attributes)
         return self.op("Cast", y, to=TensorProto.FLOAT) if self.form.half else y
 
-    def linear(self, x: str, name: str, weight: Tensor, bias: Tensor | None = None) -> str:
-        """``x @ weight.T + bias``."""
-        y = self.product(x, self.factor(f"{name}.weight", weight.T))
-        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+    def linear(self, x: str, name: str, *layers: nn.Linear) -> str:
+        """The outputs of linear layers of one input, side by side."""
+        y = self.product(x, self.factor(f"{name}.weight", *(layer.weight for layer in layers), turned=True))
+        if layers[0].bias is None:
+            return y
+        return self.op("Add", y, self.weight(f"{name}.bias", *(layer.bias for layer in layers)))
 
     def rotate(self, x: str, cos: str, sin: str, half_turn: str) -> str:
         """Rotary embedding of ``x (T, heads, head_dim)`` by angles ``(T, 1, head_dim)``; see `half_turn`."""
@@ -131,12 +144,11 @@ class Graph:
 
     def gated_mlp(self, x: str, name: str, source: Any) -> str:
         """``down(silu(gate(x)) * up(x))`` with gate and up in one product."""
-        biases = None if source.gate_proj.bias is None else torch.cat((source.gate_proj.bias, source.up_proj.bias))
-        both = self.linear(x, f"{name}.gate_up", torch.cat((source.gate_proj.weight, source.up_proj.weight)), biases)
+        both = self.linear(x, f"{name}.gate_up", source.gate_proj, source.up_proj)
         gate, up = f"{name}.gate", f"{name}.up"
         self.op("Split", both, outputs=(gate, up), axis=-1, num_outputs=2)
         silu = self.op("Mul", gate, self.op("Sigmoid", gate))
-        return self.linear(self.op("Mul", silu, up), f"{name}.down", source.down_proj.weight, source.down_proj.bias)
+        return self.linear(self.op("Mul", silu, up), f"{name}.down", source.down_proj)
 
     def channel_norm(self, x: str, name: str, source: nn.LayerNorm) -> str:
         """Layer norm over the channels of ``(1, channels, rows, columns)``, each place for itself."""
@@ -146,7 +158,12 @@ class Graph:
         )
         return self.op("Transpose", normal, perm=[0, 3, 1, 2])
 
-    def conv_stem(self, pixel_values: str, stem: ConvStem, grid_hw: tuple[int, int]) -> str:
+    def conv(self, x: str, name: str, source: nn.Conv2d) -> str:
+        """A convolution without a bias."""
+        pads, strides = [int(source.padding[0])] * 4, list(source.stride)
+        return self.product(x, self.factor(f"{name}.weight", source.weight), kind="Conv", pads=pads, strides=strides)
+
+    def conv_stem(self, pixel_values: str, stem: ConvStem, grid_hw: tuple[int, int]) -> tuple[str, str]:
         """``ConvStem.forward`` for one picture."""
         (rows, columns), patch, merge, side = grid_hw, stem.patch_size, stem.merge_size, stem.side
         blocks = [rows // merge, columns // merge, merge, merge, 3, patch, patch]
@@ -155,9 +172,7 @@ class Graph:
         x = self.op("Reshape", x, self.constant("stem.picture", [1, 3, rows * patch, columns * patch], np.int64))
 
         def conv(x: str, name: str, source: nn.Conv2d, norm: nn.LayerNorm) -> str:
-            pads, strides = [source.padding[0]] * 4, list(source.stride)
-            y = self.product(x, self.factor(f"{name}.weight", source.weight), kind="Conv", pads=pads, strides=strides)
-            return self.channel_norm(y, f"{name}.norm", norm)
+            return self.channel_norm(self.conv(x, name, source), f"{name}.norm", norm)
 
         for index, stage in enumerate(stem.stages):
             name, (first, norm, _, *residuals) = f"stem.{index}", stage
@@ -166,11 +181,11 @@ class Graph:
                 inner = self.op("Relu", conv(x, f"{name}.{number}.first", block.first, block.first_norm))
                 risen = conv(inner, f"{name}.{number}.second", block.second, block.second_norm)
                 x = self.op("Relu", self.op("Add", x, risen))
-        split = [-1, rows // merge, merge, side, columns // merge, merge, side]
+        picture, split = x, [-1, rows // merge, merge, side, columns // merge, merge, side]
         x = self.op("Reshape", x, self.constant("stem.split", split, np.int64))
         x = self.op("Transpose", x, perm=[1, 4, 2, 5, 3, 6, 0])
         x = self.op("Reshape", x, self.constant("stem.flat", [rows * columns, stem.proj.in_features], np.int64))
-        return self.linear(x, "stem.proj", stem.proj.weight, stem.proj.bias)
+        return self.linear(x, "stem.proj", stem.proj), picture
 
     def model(self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """The finished, checked model."""

@@ -74,16 +74,15 @@ def vision_graph(
         mask = graph.constant("window_mask", np.where(window[:, None] == window[None], 0.0, -1e9), np.float32)
 
     patches = tower.patch_embed.proj.weight.flatten(1)
-    x = graph.linear("pixel_values", "patch_embed", patches)
+    x, picture = graph.product("pixel_values", graph.factor("patch_embed.weight", patches, turned=True)), ""
     if isinstance(tower, StemmedTower):
-        x = graph.op("Add", x, graph.conv_stem("pixel_values", tower.stem, grid_hw))
+        beside, picture = graph.conv_stem("pixel_values", tower.stem, grid_hw)
+        x = graph.op("Add", x, beside)
     if windowed:
         x = graph.op("Gather", x, graph.constant("patch_order", patch_order.numpy(), np.int64), axis=0)
     for index, block in enumerate(tower.blocks):
         name = f"blocks.{index}"
-        qkv = graph.linear(
-            graph.rms_norm(x, f"{name}.norm1", block.norm1), f"{name}.qkv", block.attn.qkv.weight, block.attn.qkv.bias
-        )
+        qkv = graph.linear(graph.rms_norm(x, f"{name}.norm1", block.norm1), f"{name}.qkv", block.attn.qkv)
         query_key, value = f"{name}.query_key", f"{name}.value"
         graph.op("Split", qkv, two_and_one, outputs=(query_key, value), axis=-1)
         turned = graph.op("Reshape", query_key, two_heads_shape)
@@ -96,39 +95,53 @@ def vision_graph(
             scores = graph.op("Add", scores, mask)
         mixed = graph.product(graph.op("Softmax", scores, axis=-1), value)
         mixed = graph.op("Reshape", graph.op("Transpose", mixed, perm=[1, 0, 2]), flat_shape)
-        x = graph.op("Add", x, graph.linear(mixed, f"{name}.proj", block.attn.proj.weight, block.attn.proj.bias))
+        x = graph.op("Add", x, graph.linear(mixed, f"{name}.proj", block.attn.proj))
         x = graph.op("Add", x, graph.gated_mlp(graph.rms_norm(x, f"{name}.norm2", block.norm2), f"{name}.mlp", block.mlp))
 
     merger = tower.merger
     x = graph.rms_norm(x, "merger.norm", merger.ln_q)
     x = graph.op("Reshape", x, graph.constant("merged_shape", [-1, merger.hidden_size], np.int64))
-    x = graph.linear(x, "merger.0", merger.mlp[0].weight, merger.mlp[0].bias)
-    x = graph.linear(graph.gelu(x), "merger.2", merger.mlp[2].weight, merger.mlp[2].bias)
+    x = graph.linear(x, "merger.0", merger.mlp[0])
+    x = graph.linear(graph.gelu(x), "merger.2", merger.mlp[2])
     order = torch.argsort(window_order).numpy() if windowed else np.arange(count // tower.spatial_merge_unit)
     graph.op("Gather", x, graph.constant("token_order", order, np.int64), outputs=("visual",), axis=0)
     tokens = count // tower.spatial_merge_unit
     outputs = [_float("visual", tokens, config.out_hidden_size)]
     if (reader := cell_reader(model)) is not None:
-        _read_cells(graph, reader, (grid_hw[0] // tower.spatial_merge_size, grid_hw[1] // tower.spatial_merge_size))
+        merged_hw = (grid_hw[0] // tower.spatial_merge_size, grid_hw[1] // tower.spatial_merge_size)
+        _read_cells(graph, reader, merged_hw, picture)
         outputs += [_float("cells", reader.channels, GRID_COUNT), _float("seen", GRID_COUNT, config.out_hidden_size)]
     return graph.model("vision", [_float("pixel_values", count, patches.shape[1])], outputs)
 
 
-def _read_cells(graph: Graph, reader: CellReader, merged_hw: tuple[int, int]) -> None:
-    """``CellReader.forward`` of ``visual``, as ``cells`` and ``seen``."""
+def _read_cells(graph: Graph, reader: CellReader, merged_hw: tuple[int, int], picture: str) -> None:
+    """``CellReader.forward`` of ``visual`` and the convolutions' picture, as ``cells`` and ``seen``."""
     (rows, columns), side, channels = merged_hw, SUBCELLS, reader.channels
 
     def shaped(x: str, name: str, *shape: int) -> str:
         return graph.op("Reshape", x, graph.constant(f"cells.{name}", shape, np.int64))
 
-    split = graph.linear("visual", "cells.read", reader.read.weight, reader.read.bias)
+    split = graph.linear("visual", "cells.read", reader.read)
     split = graph.op("Transpose", shaped(split, "split", rows, columns, side, side, channels), perm=[0, 2, 1, 3, 4])
     subcells = shaped(split, "subcells", rows * side, columns * side * channels)
     down, across = (graph.constant(f"cells.{n}", cell_weights(n * side), np.float32) for n in merged_hw)
     rowwise = shaped(graph.product(down, subcells), "rowwise", GRID_SIZE, columns * side, channels)
     features = shaped(graph.product(across, rowwise), "flat", GRID_COUNT, channels)
+    if reader.detail is not None:
+        inner, high, wide = reader.detail_chw
+        split = shaped(picture, "picture", inner, GRID_SIZE, high, GRID_SIZE, wide)
+        split = graph.op("Transpose", split, perm=[1, 3, 2, 4, 0])
+        by_cell = shaped(split, "by_cell", GRID_COUNT, inner * high * wide)
+        features = graph.op("Add", features, graph.linear(by_cell, "cells.detail", reader.detail))
+    if reader.blocks:
+        x = shaped(graph.op("Transpose", features, perm=[1, 0]), "grid", 1, channels, GRID_SIZE, GRID_SIZE)
+        for index, block in enumerate(reader.blocks):
+            name = f"cells.{index}"
+            inside = graph.op("Relu", graph.channel_norm(graph.conv(x, f"{name}.first", block.first), f"{name}.norm", block.norm))
+            x = graph.op("Add", x, graph.conv(inside, f"{name}.second", block.second))
+        features = graph.op("Transpose", shaped(x, "columns", channels, GRID_COUNT), perm=[1, 0])
     graph.op("Transpose", features, outputs=("cells",), perm=[1, 0])
-    graph.op("Identity", graph.linear(features, "cells.embed", reader.embed.weight), outputs=("seen",))
+    graph.op("Identity", graph.linear(features, "cells.embed", reader.embed), outputs=("seen",))
 
 
 def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS["fused"]) -> onnx.ModelProto:
@@ -164,14 +177,9 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS[
     for index, layer in enumerate(text.layers):
         name, attention = f"layers.{index}", layer.self_attn
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-        qkv = graph.linear(
-            graph.rms_norm(x, f"{name}.norm1", layer.input_layernorm),
-            f"{name}.qkv",
-            torch.cat([part.weight for part in parts]),
-            torch.cat([part.bias for part in parts]),
-        )
+        qkv = graph.linear(graph.rms_norm(x, f"{name}.norm1", layer.input_layernorm), f"{name}.qkv", *parts)
         mixed = attend(qkv, index)
-        x = graph.op("Add", x, graph.linear(mixed, f"{name}.output", attention.o_proj.weight))
+        x = graph.op("Add", x, graph.linear(mixed, f"{name}.output", attention.o_proj))
         x = graph.op(
             "Add",
             x,
@@ -184,11 +192,21 @@ def decoder_graph(model: Qwen2_5_VLForConditionalGeneration, form: Form = FORMS[
     last = graph.op("Gather", x, graph.constant("last", [-1], np.int64), axis=1)
     last = graph.rms_norm(last, "norm", text.norm)
     reader = cell_reader(model)
+    if reader is not None and reader.look is not None and reader.tell is not None:
+        by_head = graph.constant("cells.by_head", [reader.heads, reader.channels], np.int64)
+        together = graph.constant("cells.together", [1, 1, reader.heads * reader.channels], np.int64)
+        asked = graph.op("MatMul", last, graph.weight("cells.look", reader.look.weight, turned=True))
+        asked = graph.op(
+            "Mul", graph.op("Reshape", asked, by_head), graph.constant("cells.scale", reader.channels**-0.5, np.float32)
+        )
+        attention = graph.op("Softmax", graph.op("MatMul", asked, "cells"), axis=-1)
+        seen = graph.op("Reshape", graph.op("Gemm", attention, "cells", transB=1), together)
+        last = graph.op("Add", last, graph.op("MatMul", seen, graph.weight("cells.tell", reader.tell.weight, turned=True)))
     answer = "logits" if reader is None else "rows"  # of the token rows alone
-    graph.op("MatMul", last, graph.weight("lm_head.weight", model.lm_head.weight.T), outputs=(answer,))
+    graph.op("MatMul", last, graph.weight("lm_head.weight", model.lm_head.weight, turned=True), outputs=(answer,))
     if reader is not None:
         inputs.append(_float("cells", reader.channels, GRID_COUNT))
-        asked = graph.op("MatMul", last, graph.weight("cells.query", reader.query.weight.T))
+        asked = graph.op("MatMul", last, graph.weight("cells.query", reader.query.weight, turned=True))
         around = [0, 0, reader.ids.start, 0, 0, config.vocab_size - reader.ids.stop]
         seen = graph.op("Pad", graph.op("MatMul", asked, "cells"), graph.constant("cells.around", around, np.int64))
         graph.op("Add", answer, seen, outputs=("logits",))

@@ -23,7 +23,7 @@ class Stage:
 
     Attributes:
         steps: optimiser steps.
-        image_size_wh: the model's input, pixels (multiples of a visual token: 24 for nano, 28 for Qwen2.5-VL, 32 for Qwen3-VL).
+        image_size_wh: the model's input, pixels (multiples of a visual token: 32 for nano, 28 for Qwen2.5-VL, 32 for Qwen3-VL).
         dense_only: train the vision tower on the dense labels alone; several times cheaper than with the decoder.
         vision_gradient: scale of the language loss's gradient where it enters the vision tower; a short stage at 0 lets a fresh
             decoder catch up with a tower that is trained already.
@@ -66,7 +66,7 @@ class SftConfig:
     base: str = ""
     tuning: Tuning = field(default_factory=Tuning)
     token_init: str = "spatial"
-    stages: tuple[Stage, ...] = (Stage(1000, (384, 192)),)
+    stages: tuple[Stage, ...] = (Stage(1000, (512, 256)),)
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float = 1e-3
@@ -127,13 +127,13 @@ PRESETS: dict[str, SftConfig] = {
         log_every=1, eval_every=0, save_every=4, eval_images=4, dense_class_weight=60.0,
     ),
     "nano": SftConfig(
-        stages=(Stage(1500, (384, 192), True), Stage(100, (384, 192), False, 0.0), Stage(4000, (384, 192))),
+        stages=(Stage(1500, (512, 256), True), Stage(100, (512, 256), False, 0.0), Stage(4000, (512, 256))),
         accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, dense_class_weight=60.0, ema_decay=0.995,
         render_size_wh=(448, 252), refine_points=32, loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
     ),
     "nano-gpu": SftConfig(
         stages=(
-            Stage(3000, (384, 192), True), Stage(200, (384, 192), False, 0.0), Stage(7000, (384, 192)),
+            Stage(3000, (512, 256), True), Stage(200, (512, 256), False, 0.0), Stage(7000, (512, 256)),
         ), batch_size=128, dense_weight=2.0, dense_class_weight=60.0, render_size_wh=(448, 252),
         refine_points=32, loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
         workers=14, compile=True, save_every=1000, eval_every=2000,

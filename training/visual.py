@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from getok_drive.preprocess import CLIP_MEAN_RGB, CLIP_STD_RGB, Preprocessor
-from getok_drive.runtime.qwen import cell_reader, embed_tokens, grid_logits
+from getok_drive.runtime.qwen import cell_reader, embed_tokens, seeing
 from getok_drive.tokens.vocab import TOKENS
 from training.model import vision_tokens
 
@@ -93,15 +93,16 @@ def encode_pictures(model: PreTrainedModel, pixel_values: Tensor, grid_hw: tuple
     pixel_values = pixel_values.to(tower.patch_embed.proj.weight.dtype)
     deepstack: tuple[Tensor, ...] = ()
     if len(getattr(tower, "fullatt_block_indexes", ())) == len(tower.blocks):
-        tokens = vision_tokens(model, pixel_values, grid_hw)
+        tokens, picture = vision_tokens(model, pixel_values, grid_hw)
     else:
         count = len(pixel_values)
         grid_thw = torch.tensor([[1, *grid_hw]] * count, device=pixel_values.device)
         out = tower(pixel_values.flatten(0, 1), grid_thw=grid_thw)
         tokens = out.pooler_output.unflatten(0, (count, -1))
         deepstack = tuple(part.unflatten(0, (count, -1)) for part in getattr(out, "deepstack_features", None) or ())
+        picture = torch.cat(out.conv_pictures) if hasattr(out, "conv_pictures") else None
     reader, merge = cell_reader(model), tower.spatial_merge_size
-    cells = None if reader is None else reader(tokens, (grid_hw[0] // merge, grid_hw[1] // merge))
+    cells = None if reader is None else reader(tokens, (grid_hw[0] // merge, grid_hw[1] // merge), picture)
     return Visual(tokens, deepstack, cells)
 
 
@@ -117,8 +118,8 @@ def table_logits(
         first_id: model id of the table's first token; the grid's are the first of the table.
         places: index of rows and index of columns, ``(N,)`` each.
     """
+    hidden, seen = seeing(model, hidden, cells)
     logits: Tensor = functional.linear(hidden[places], model.lm_head.weight[first_id : first_id + len(TOKENS)])
-    seen = grid_logits(model, hidden, cells)
     return logits if seen is None else logits + functional.pad(seen[places], (0, len(TOKENS) - seen.shape[-1]))
 
 

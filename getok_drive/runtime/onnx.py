@@ -13,11 +13,13 @@ import onnxruntime as ort
 from getok_drive.errors import BackendError
 from getok_drive.machine import cores
 from getok_drive.runtime.backend import Geometry, Rotary, check_room
+from getok_drive.runtime.weights import mapped_tensor
 from getok_drive.tokens.masks import GRID_COUNT
 from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.types import FloatArray
 
-FILES = ("vision.onnx", "decoder.onnx", "embedding.npy")
+FILES = ("vision.onnx", "decoder.onnx", "model.safetensors")
+_EMBEDDING = "embed_tokens.weight"
 _KEPT_BINDINGS = 16  # forced tokens wait for the next choice: passes of a few tokens come again and again, and binding is dear
 LEAST_VERSION = (1, 20)  # before, GroupQueryAttention gave wrong results for several tokens after a cache, without a word
 
@@ -33,15 +35,6 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, without a common base
         raise BackendError(f"onnx backend: {path} cannot be loaded: {error}; export the bundle again") from error
-
-
-def _load_array(path: Path) -> npt.NDArray[np.floating]:
-    """A mapped array; never one that would have to be unpickled."""
-    try:
-        mapped: npt.NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped.view(np.ndarray)  # np.memmap's own indexing is several times slower
-    except (OSError, ValueError) as error:
-        raise BackendError(f"onnx backend: {path} is no plain array file: {error}") from error
 
 
 class Encoded(NamedTuple):
@@ -89,7 +82,7 @@ class OnnxBackend:
         self.length = 0
         self._geometry = geometry
         self._spec = spec
-        self._embedding = _load_array(folder / "embedding.npy")
+        self._embedding = mapped_tensor(folder / "model.safetensors", _EMBEDDING)
         self._vision = _session(folder / "vision.onnx", threads)
         self._decoder = _session(folder / "decoder.onnx", 1)
         self._check()
@@ -162,10 +155,8 @@ class OnnxBackend:
             if found.get(name) != shape:
                 raise BackendError(f"onnx backend: tensor {name} is {found.get(name)} in the graph but {shape} in the contract")
         table = self._embedding
-        if table.ndim != 2 or table.shape != (g.vocab_size, g.hidden_size) or table.dtype not in (np.float16, np.float32):
-            raise BackendError(
-                f"onnx backend: embedding.npy is {table.dtype} {table.shape}, expected {(g.vocab_size, g.hidden_size)}"
-            )
+        if table.shape != (g.vocab_size, g.hidden_size):
+            raise BackendError(f"onnx backend: {_EMBEDDING} is {table.shape}, expected {(g.vocab_size, g.hidden_size)}")
 
     def encode(self, pixel_values: FloatArray) -> Encoded:
         """See `Encoded`; valid until the next call."""

@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from getok_drive.runtime.cells import CellReader
+from getok_drive.runtime.cells import CellReader, CellSettings
 from getok_drive.runtime.stem import StemmedTower
 
 
 class DrivingQwen(Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL whose tower is a `StemmedTower` where ``config.vision_config.conv_stem`` tells its stages, and with a
-    `CellReader` where ``config.cell_reader`` tells its ``channels`` and ``first_id``.
+    `CellReader` where ``config.cell_reader`` holds `CellSettings`.
 
     Transformers' own forward knows nothing of the cells; `training.visual` and the backends do.
     """
@@ -23,7 +23,7 @@ class DrivingQwen(Qwen2_5_VLForConditionalGeneration):
         if getattr(config.vision_config, "conv_stem", None):
             self.model.visual = StemmedTower._from_config(config.vision_config)
         reader = getattr(config, "cell_reader", None)
-        self.cells = CellReader(config.text_config.hidden_size, reader["channels"], reader["first_id"]) if reader else None
+        self.cells = CellReader(config.text_config.hidden_size, CellSettings(**reader)) if reader else None
 
     @classmethod
     def from_config(cls, config: Qwen2_5_VLConfig, **kwargs: Any) -> DrivingQwen:
@@ -55,13 +55,19 @@ def embed_tokens(model: Any, ids: Tensor, cells: Tensor | None) -> Tensor:
     return embedded if reader is None or cells is None else reader.embedded(ids, embedded, cells)
 
 
-def grid_logits(model: Any, hidden: Tensor, cells: Tensor | None) -> Tensor | None:
-    """What is added to the logits of the grid tokens, ``(B, T, GRID_COUNT)``; None where they do not see.
+def seeing(model: Any, hidden: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """What logits are made of: the hidden states after their glances, and what is added to the grid tokens' logits.
 
     Args:
         model: Qwen2.5-VL or Qwen3-VL.
         hidden: ``(B, T, hidden)`` last hidden states of B rows.
         cells: features of their pictures, `CellReader.forward`.
+
+    Returns:
+        The same shape, and ``(B, T, GRID_COUNT)``, or None where grid tokens do not see.
     """
     reader = cell_reader(model)
-    return None if reader is None or cells is None else reader.logits(hidden, cells)
+    if reader is None or cells is None:
+        return hidden, None
+    hidden = reader.glanced(hidden, cells)
+    return hidden, reader.logits(hidden, cells)

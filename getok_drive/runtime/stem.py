@@ -91,15 +91,15 @@ class ConvStem(nn.Module):
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
-    def features(self, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """What the convolutions see in each patch.
+    def picture(self, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """What the convolutions see.
 
         Args:
             pixel_values: ``(B, patches, 3 * patch**2)`` in merge-block order.
             grid_hw: patches along the height and the width.
 
         Returns:
-            ``(B, patches, side**2 * channels)`` in the same order.
+            ``(B, channels, side * grid height, side * grid width)``.
         """
         batch, (rows, columns), patch, merge = len(pixel_values), grid_hw, self.patch_size, self.merge_size
         blocks = pixel_values.view(batch, rows // merge, columns // merge, merge, merge, 3, patch, patch)
@@ -107,13 +107,19 @@ class ConvStem(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x)
+        return x
+
+    def by_patch(self, picture: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """`picture` in the patches' order: ``(B, patches, side**2 * channels)``."""
+        (rows, columns), merge, x = grid_hw, self.merge_size, picture
+        batch = len(x)
         split = x.permute(0, 2, 3, 1).reshape(batch, rows // merge, merge, self.side, columns // merge, merge, self.side, -1)
         return split.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, rows * columns, -1)
 
-    def forward(self, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """What is added to the embeddings, ``(B, patches, width)``; arguments as for `features`."""
-        embedded: Tensor = self.proj(self.features(pixel_values, grid_hw))
-        return embedded
+    def forward(self, pixel_values: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What is added to the embeddings, ``(B, patches, width)``, and `picture`, whose arguments these are."""
+        picture = self.picture(pixel_values, grid_hw)
+        return self.proj(self.by_patch(picture, grid_hw)), picture
 
 
 class _PatchEmbed(nn.Module):
@@ -137,18 +143,29 @@ class StemmedTower(Qwen2_5_VisionTransformerPretrainedModel):
         self.stem = ConvStem(config.conv_stem, config.hidden_size, config.patch_size, config.spatial_merge_size)
         self.patch_embed = _PatchEmbed(self.patch_embed.proj)
 
-    def embed(self, pixel_values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """``(B, patches, 3 * patch**2)`` of pictures of one size to ``(B, patches, width)``."""
+    def embed(self, pixel_values: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Patches embedded, and what the convolutions see.
+
+        Args:
+            pixel_values: ``(B, patches, 3 * patch**2)`` of pictures of one size.
+            grid_hw: patches along the height and the width.
+
+        Returns:
+            ``(B, patches, width)`` and `ConvStem.picture`.
+        """
         weight = self.patch_embed.proj.weight
         linear = nn.functional.linear(pixel_values, weight.reshape(len(weight), -1))
-        return linear + self.stem(pixel_values, grid_hw)
+        beside, picture = self.stem(pixel_values, grid_hw)
+        return linear + beside, picture
 
     def forward(self, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
-        """As transformers', picture by picture."""
+        """As transformers', picture by picture; the output's ``conv_pictures`` are what the convolutions see in each."""
         grids = [(int(rows), int(columns)) for _, rows, columns in grid_thw]
-        pictures = hidden_states.split([rows * columns for rows, columns in grids])
-        embedded = [self.embed(picture[None], grid)[0] for picture, grid in zip(pictures, grids, strict=True)]
-        return super().forward(torch.cat(embedded), grid_thw=grid_thw, **kwargs)
+        given = hidden_states.split([rows * columns for rows, columns in grids])
+        embedded, pictures = zip(*(self.embed(one[None], grid) for one, grid in zip(given, grids, strict=True)), strict=True)
+        out = super().forward(torch.cat([one[0] for one in embedded]), grid_thw=grid_thw, **kwargs)
+        out.conv_pictures = pictures
+        return out
 
 
 def _conv(before: int, channels: int, stride: int) -> nn.Conv2d:

@@ -16,9 +16,10 @@ from getok_drive.types import FloatArray
 
 try:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, DynamicCache
 
-    from getok_drive.runtime.qwen import cell_reader, embed_tokens, grid_logits, model_class
+    from getok_drive.runtime.qwen import cell_reader, embed_tokens, model_class, seeing
 except ImportError as error:
     raise BackendError(f"torch backend: {error}; install it with pip install 'getok-drive[train]'") from error
 
@@ -74,7 +75,7 @@ class TorchBackend:
             model: Any = model_class(AutoConfig.from_pretrained(folder, local_files_only=True)).from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise BackendError(f"torch backend: {folder} cannot be loaded: {error}") from error
         self._model = model.eval().requires_grad_(False).to(self._device)
         config = model.config.text_config
@@ -93,9 +94,12 @@ class TorchBackend:
         """See `Encoded`, on the device."""
         with torch.no_grad(), _failures_told():
             pixels = torch.from_numpy(pixel_values).to(self._device, self._model.dtype)
-            tokens: torch.Tensor = self._model.model.visual(pixels, grid_thw=self._grid_thw).pooler_output
-            reader = cell_reader(self._model)
-            return Encoded(tokens, None if reader is None else reader(tokens[None], self._spec.merged_hw))
+            out = self._model.model.visual(pixels, grid_thw=self._grid_thw)
+            tokens: torch.Tensor = out.pooler_output
+            if (reader := cell_reader(self._model)) is None:
+                return Encoded(tokens, None)
+            (picture,) = getattr(out, "conv_pictures", (None,))
+            return Encoded(tokens, reader(tokens[None], self._spec.merged_hw, picture))
 
     def prefill(self, ids_before: Sequence[int], visual: Encoded, ids_after: Sequence[int]) -> FloatArray:
         """Begin a new conversation; see `Backend.prefill`."""
@@ -130,8 +134,9 @@ class TorchBackend:
                 past_key_values=self._cache,
                 use_cache=True,
             ).last_hidden_state
-            scores: torch.Tensor = self._model.lm_head(hidden[:, -1])[0]
-            if (seen := grid_logits(self._model, hidden[:, -1:], self._cells)) is not None:
+            last, seen = seeing(self._model, hidden[:, -1:], self._cells)
+            scores: torch.Tensor = self._model.lm_head(last)[0, 0]
+            if seen is not None:
                 scores[self._model.cells.ids] += seen[0, 0]
             logits: FloatArray = scores.float().cpu().numpy()
         self.length = end

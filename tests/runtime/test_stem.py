@@ -45,16 +45,17 @@ def learnt(model):
 
 def test_it_adds_nothing_before_it_has_learnt(stemmed, pixels):
     tower = stemmed.model.visual
-    assert not tower.stem(pixels, GRID_HW).any()
-    assert tower.embed(pixels, GRID_HW).abs().sum() > 0
+    assert not tower.stem(pixels, GRID_HW)[0].any()
+    assert tower.embed(pixels, GRID_HW)[0].abs().sum() > 0
 
 
 def test_every_forward_agrees(stemmed, pixels):
     model = learnt(stemmed)
-    assert model.model.visual.stem(pixels, GRID_HW).abs().max() > 0.1
-    ours = vision_tokens(model, pixels, GRID_HW)
-    theirs = model.model.visual(pixels.flatten(0, 1), torch.tensor([[1, *GRID_HW]] * 2)).pooler_output
-    torch.testing.assert_close(ours, theirs.view_as(ours), atol=1e-5, rtol=1e-4)
+    assert model.model.visual.stem(pixels, GRID_HW)[0].abs().max() > 0.1
+    ours, picture = vision_tokens(model, pixels, GRID_HW)
+    theirs = model.model.visual(pixels.flatten(0, 1), torch.tensor([[1, *GRID_HW]] * 2))
+    torch.testing.assert_close(ours, theirs.pooler_output.view_as(ours), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(picture, torch.cat(theirs.conv_pictures), atol=1e-5, rtol=1e-4)
     session = ort.InferenceSession(vision_graph(model, GRID_HW).SerializeToString(), providers=["CPUExecutionProvider"])
     for picture, expected in zip(pixels, ours, strict=True):
         (exported,) = session.run(None, {"pixel_values": picture.numpy()})
@@ -65,7 +66,11 @@ def test_every_forward_agrees(stemmed, pixels):
 def test_a_mark_reaches_its_own_patch(merge):
     """A white square in one patch changes that patch's vector more than any other, in whatever order patches come."""
     torch.manual_seed(0)
-    stem = ConvStem([(8, 4, 0), (16, 2, 0)], 12, 24, merge).requires_grad_(False).features
+    convolutions = ConvStem([(8, 4, 0), (16, 2, 0)], 12, 24, merge).requires_grad_(False)
+
+    def stem(values, grid_hw):
+        return convolutions.by_patch(convolutions.picture(values, grid_hw), grid_hw)
+
     height, width = 24 * GRID_HW[0], 24 * GRID_HW[1]
     preprocess = Preprocessor((width, height), 24, merge)
     black = np.zeros((height, width, 3), np.uint8)
@@ -84,7 +89,7 @@ def test_a_checkpoint_comes_back_whole(stemmed, pixels, tmp_path):
     build_tokenizer().save_pretrained(tmp_path)
     again, _ = load_checkpoint(tmp_path)
     assert isinstance(again, DrivingQwen)
-    assert torch.equal(vision_tokens(again, pixels, GRID_HW), vision_tokens(model, pixels, GRID_HW))
+    assert torch.equal(vision_tokens(again, pixels, GRID_HW)[0], vision_tokens(model, pixels, GRID_HW)[0])
 
 
 def test_strides_that_do_not_divide_a_patch_are_refused():

@@ -53,6 +53,20 @@ def test_weights_are_stored_in_half_precision(model):
         assert {t.data_type for t in weights} == {onnx.TensorProto.FLOAT16}
 
 
+def test_a_bundle_holds_its_weights_once(tiny_bundle):
+    """Its graphs are far smaller than the weights that they refer to, and complete with them."""
+    weights = tiny_bundle / "model.safetensors"
+    for name in ("vision.onnx", "decoder.onnx"):
+        bare = onnx.load(tiny_bundle / name, load_external_data=False)
+        told = [{entry.key: entry.value for entry in t.external_data} for t in bare.graph.initializer if t.external_data]
+        assert len(told) > 5 and {entry["location"] for entry in told} == {weights.name}
+        whole = onnx.load(tiny_bundle / name)
+        outside = sum(len(t.raw_data) for t in whole.graph.initializer) - sum(len(t.raw_data) for t in bare.graph.initializer)
+        assert outside == sum(int(entry["length"]) for entry in told)
+    referred = sum((tiny_bundle / name).stat().st_size for name in ("vision.onnx", "decoder.onnx"))
+    assert referred < weights.stat().st_size
+
+
 def test_a_diverged_model_is_not_exported(model):
     model.lm_head.weight.data[3, 3] = float("nan")
     with pytest.raises(ConfigError, match="diverged"):

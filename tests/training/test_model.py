@@ -34,7 +34,8 @@ def test_vision_forward_equals_transformers(tiny):
     pixels = torch.randn(3, 4 * 8, 588)
     grid = torch.tensor([[1, 4, 8]] * 3)
     with torch.no_grad():
-        ours = vision_tokens(tiny, pixels, (4, 8))
+        ours, picture = vision_tokens(tiny, pixels, (4, 8))
+        assert picture is None
         theirs = tiny.model.visual(pixels.reshape(-1, 588), grid).pooler_output.view(3, -1, ours.shape[-1])
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
