@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from getok_drive.tokens.codec import decode_points, encode_points, offsets_for
+from getok_drive.tokens.codec import Ids, decode_points, encode_points, offsets_for
 from getok_drive.tokens.elements import ElementTokens, canonical_elements
 from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, SIGN_CLASSES, SIGN_COLORS, TABLE, TOKEN_ID
 from getok_drive.types import Box, FloatArray
@@ -37,11 +37,13 @@ class Noise:
         jitter: share of points whose proposed cell is replaced by a neighbour (the refinement then leads back).
         shift: share of elements that lie a cell off as a whole, as a model's own errors do: a line goes on where it was begun.
         phantoms: chance that an image gets a made-up box or sign in its context (the refinement then deletes it).
+        slip: share of points whose first offset in the context is a step off (the later ones then lead back).
     """
 
     jitter: float = 0.25
     shift: float = 0.3
     phantoms: float = 0.25
+    slip: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,34 @@ def _moved(element: ElementTokens, noise: Noise, rng: np.random.Generator) -> Ta
     cells = (row * GRID_SIZE + column).astype(np.int32)
     truth = decode_points(element.cells, element.offsets)
     return Target(element, cells, offsets_for(cells, truth))
+
+
+def slipped(target: Target, share: float, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """Offsets to teach and to read, where some first offsets that are read are not those that are taught.
+
+    A model that has read true offsets only has never seen its own errors, and loses by its later rounds what it does not see.
+
+    Args:
+        target: the element.
+        share: of its points, see `Noise.slip`.
+        rng: draws them.
+
+    Returns:
+        Taught and read, ``(N, rounds)`` each. The later rounds of a point that slipped lead back from where it is.
+    """
+    answers = target.answers
+    moved = rng.random(len(answers)) < share
+    if target.phantom or answers.shape[1] < 2 or not moved.any():
+        return answers, answers
+    steps = rng.integers(-1, 2, size=(len(answers), 2)) * moved[:, None]
+    column, row = (answers[:, 0] - TABLE.offset_base) % 3, (answers[:, 0] - TABLE.offset_base) // 3
+    column, row = np.clip(column + steps[:, 0], 0, 2), np.clip(row + steps[:, 1], 0, 2)
+    first = (TABLE.offset_base + 3 * row + column).astype(answers.dtype)
+    truth = decode_points(target.element.cells, target.element.offsets)
+    read = offsets_for(target.context_cells, truth, answers.shape[1], first)
+    taught = read.copy()
+    taught[:, 0] = answers[:, 0]
+    return taught, read
 
 
 def _phantom(rng: np.random.Generator) -> Target:

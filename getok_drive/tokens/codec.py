@@ -109,7 +109,7 @@ def encode_points(points_norm: npt.ArrayLike, rounds: int = OFFSET_ROUNDS) -> tu
     return cells, offsets_for(cells, points, rounds)
 
 
-def offsets_for(cells: npt.ArrayLike, points_norm: npt.ArrayLike, rounds: int = OFFSET_ROUNDS) -> Ids:
+def offsets_for(cells: npt.ArrayLike, points_norm: npt.ArrayLike, rounds: int = OFFSET_ROUNDS, first: Ids | None = None) -> Ids:
     """The offsets that bring given cells' centres nearest to the points, also from cells that do not hold the point.
 
     Per axis, each round takes the nearest of {-step, 0, +step} to what is left (a tie stays). Because the steps halve, this
@@ -120,6 +120,7 @@ def offsets_for(cells: npt.ArrayLike, points_norm: npt.ArrayLike, rounds: int = 
         cells: ``(N,)`` local grid ids.
         points_norm: ``(N, 2)`` image fractions, clipped to 0..1 as in `encode_points`.
         rounds: number of offset rounds, 0 or more.
+        first: ``(N,)`` local ids that the first round has answered already, well or badly; the others go on from there.
 
     Returns:
         ``(N, rounds)`` int32 local ids of ``<OFF_du_dv>``, coarse to fine.
@@ -135,6 +136,8 @@ def offsets_for(cells: npt.ArrayLike, points_norm: npt.ArrayLike, rounds: int = 
     for index in range(rounds):
         step = 0.5 ** (index + 1)
         move = np.sign(left) * (np.abs(left) > step / 2)
+        if index == 0 and first is not None:
+            move = np.stack([(first - TABLE.offset_base) % 3 - 1, (first - TABLE.offset_base) // 3 - 1], axis=-1)
         left -= move * step
         offsets[:, index] = OFFSET_NONE + 3 * move[:, 1] + move[:, 0]
     return offsets

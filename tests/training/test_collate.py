@@ -22,7 +22,7 @@ from training.model import SIZES, build_model, build_tokenizer
 from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
 from training.samples import Sample
-from training.targets import DENSE_CLASSES, Noise, dense_labels, elements_of, noisy_targets, thin_lane
+from training.targets import DENSE_CLASSES, Noise, dense_labels, elements_of, noisy_targets, slipped, thin_lane
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 
@@ -80,6 +80,23 @@ def test_noise_moves_the_context_and_the_answers_lead_back():
         assert np.abs(reached - truth)[reachable].max(initial=0) <= 1 / 256
         moved += int((target.context_cells != target.element.cells).sum())
     assert moved > 5
+
+
+def test_a_slipped_offset_is_not_taught_and_the_later_ones_lead_back():
+    none, some = 0, 0
+    for target in noisy_targets(elements_of(SAMPLES[0]), Noise(0.0, 0.0, 0.0), np.random.default_rng(1)):
+        taught, read = slipped(target, 0.5, np.random.default_rng(2))
+        truth = decode_points(target.element.cells, target.element.offsets)
+        np.testing.assert_array_equal(taught[:, 0], target.answers[:, 0])
+        np.testing.assert_array_equal(taught[:, 1:], read[:, 1:])
+        off = taught[:, 0] != read[:, 0]
+        np.testing.assert_array_equal(read[~off], target.answers[~off])
+        left, begun = (np.abs(decode_points(target.context_cells, read[:, :n]) - truth) * 32 for n in (3, 1))
+        assert (
+            left <= np.maximum(begun - 3 / 8, 1 / 16) + 1e-6
+        ).all()  # as near as a quarter and an eighth of a cell can bring it
+        none, some = none + int((~off).sum()), some + int(off.sum())
+    assert none > 5 and some > 5
 
 
 def test_a_shifted_element_moves_as_a_whole():

@@ -12,9 +12,9 @@ from getok_drive.tokens.vocab import TOKEN_ID
 from training.collate import Layout
 from training.recipes.conversation import IGNORE, Conversation, LossWeights, Script
 from training.recipes.partial import Labelling, assume_complete
-from training.recipes.refining import write_refinement
+from training.recipes.refining import Group, write_refinement
 from training.samples import Sample
-from training.targets import Noise, Target, elements_of, noisy_targets
+from training.targets import Noise, Target, elements_of, noisy_targets, slipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class DrivingRecipe:
         self._propose(script, targets, labelling)
         script.teach(layout.refine_turn[:1], [layout.end])  # the turn's end is the model's own to write
         script.read(layout.refine_turn[1:])
-        groups = [(target.context_cells, target.answers) for target in targets]
+        slip = self.noise.slip if self.noise else 0.0
+        groups = [Group(target.context_cells, *slipped(target, slip, rng)) for target in targets]
         write_refinement(script, groups, layout.first_id, self.weights.offset, self.refine_points, rng)
         script.teach([layout.end])
         return script.conversation(sample)

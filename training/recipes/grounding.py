@@ -130,7 +130,7 @@ class Grounder:
                 before, after = (encoder.table([TOKEN_ID[text]] if text else []) for text in _AROUND[kind])
                 context, labels = ([*before, *(first + cell for cell in cells.tolist()), *after] for cells in (read, truth))
                 script.teach(context, labels, weight)
-                groups.append((read, answers))
+                groups.append(Group(read, answers))
         script.teach(encoder.table([TOKEN_ID["</answer>"]]), weight=weight)
         if refined:
             encoder.refine_turn(script)

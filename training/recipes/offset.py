@@ -102,4 +102,4 @@ def offset_groups(answer: str, where: str) -> list[Group]:
             raise InputError(f"{where}: a token in <offset> that is neither a grid token nor an offset")
     if any(not answers for _, answers in points):
         raise InputError(f"{where}: a grid token without an answer")
-    return [(np.array([cell], np.int32), np.array([answers], np.int32)) for cell, answers in points]
+    return [Group(np.array([cell], np.int32), np.array([answers], np.int32)) for cell, answers in points]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +11,19 @@ from getok_drive.tokens.codec import Ids
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
 from training.recipes.conversation import IGNORE, Script
 
-Group = tuple[Ids, Ids]  # cells (N,) as proposed, and the answers (N, rounds) to them; see `training.offset_data.Anchors`
+
+class Group(NamedTuple):
+    """An element's points.
+
+    Attributes:
+        cells: ``(N,)`` as proposed.
+        answers: ``(N, rounds)`` to them, which are taught; see `training.offset_data.Anchors`.
+        read: what stands in the context in their place, the same shape; None: the answers themselves.
+    """
+
+    cells: Ids
+    answers: Ids
+    read: Ids | None = None
 
 
 def write_refinement(
@@ -27,18 +40,19 @@ def write_refinement(
             places, so that positions match those at run time.
         rng: draws the groups.
     """
-    kept = _subset([len(cells) for cells, _ in groups], most_points, rng)
+    kept = _subset([len(group.cells) for group in groups], most_points, rng)
     script.read([first_id + TOKEN_ID["<offset>"]])
-    for index, (cells, answers) in enumerate(groups):
+    for index, (cells, answers, read) in enumerate(groups):
         deleted = (answers[:, :1] == TABLE.delete).any(axis=1)
         lengths = np.where(deleted, 2, 1 + answers.shape[1])
         if index not in kept:
             script.leave_out(int(lengths.sum()))
             continue
-        for cell, answer, length in zip(cells.tolist(), answers.tolist(), lengths.tolist(), strict=True):
-            tokens = [first_id + token for token in (cell, *answer)][:length]
+        rows = (cells, answers, answers if read is None else read, lengths)
+        for cell, answer, seen, length in zip(*(row.tolist() for row in rows), strict=True):
+            tokens, taught = ([first_id + token for token in (cell, *given)][:length] for given in (seen, answer))
             scale = (0.0, 1.0) if length == 2 and answer[0] == TABLE.delete else (0.0, *weights[: length - 1])
-            script.teach(tokens, [IGNORE, *tokens[1:]], scale)
+            script.teach(tokens, [IGNORE, *taught[1:]], scale)
     script.read([first_id + TOKEN_ID["</offset>"]])
 
 

@@ -12,7 +12,7 @@ from getok_drive.tokens.elements import ElementTokens, canonical_elements
 from getok_drive.tokens.vocab import TOKEN_ID
 from training.recipes.conversation import Conversation, LossWeights
 from training.recipes.encoder import Encoder
-from training.recipes.refining import write_refinement
+from training.recipes.refining import Group, write_refinement
 from training.representations.forms import Form
 from training.samples import Sample
 from training.targets import Noise, noisy_targets, thin_lane
@@ -63,7 +63,7 @@ class LaneRecipe:
             groups = []
             for target in targets:
                 answers = offsets_for(target.context_cells, target.element.points_norm, form.rounds)
-                groups.append((target.context_cells, answers))
+                groups.append(Group(target.context_cells, answers))
             write_refinement(script, groups, encoder.layout.first_id, self.weights.offset, MOST_REFINED, rng)
         encoder.end(script)
         return script.conversation(sample)

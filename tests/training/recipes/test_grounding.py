@@ -214,7 +214,7 @@ def test_offset_records_are_those_of_the_tool(tmp_path, workshop, encoder):
     for index in range(len(samples)):
         answer = json.loads(out.read_text().splitlines()[index])["conversations"][1]["value"]
         text = one(workshop, "offset", samples[index])
-        wanted = [token for _, answers in offset_groups(answer, "") for token in answers[0].tolist()]
+        wanted = [token for group in offset_groups(answer, "") for token in group.answers[0].tolist()]
         labels = [label - encoder.layout.first_id for label in text.labels if label not in (IGNORE, encoder.layout.end)]
         assert len(labels) == len(wanted) and labels == wanted
 
