@@ -1,6 +1,7 @@
 """Our training engine against TRL's: ``python -m scripts.bench_training [--start-from DIR] [--steps 3]`` (extra ``dev``).
 
-Same model (the shipped nano with Qwen's own positions, fp32 on the CPU), same machine, same run, one after the other, same work:
+Same model (the shipped nano with Qwen's own positions and without the cells that transformers does not know), same precision
+(``--bf16`` or single), same machine, same run, one after the other, same work:
 
 - **SFT**: the same conversations through the same collator, full batches without packing; forward, backward, clipping, AdamW.
   Ours computes its dense loss on top.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from getok_drive.preprocess import Preprocessor, resize
+from getok_drive.preprocess import resize
 from getok_drive.tokens.vocab import TOKENS
 from training import grpo, sft
 from training.collate import Batch, Collator, Layout
@@ -48,13 +50,13 @@ CHAT = (
 
 
 def write_checkpoint(folder: Path, start_from: str, size_wh: tuple[int, int]) -> None:
-    """A checkpoint, or random weights of a size, with the positions that transformers computes itself: both sides do the same."""
+    """A checkpoint, or random weights of a size, with what transformers computes itself alone: both sides do the same."""
     if start_from in SIZES:
         tokenizer = build_tokenizer()
         model = build_model(SIZES[start_from], tokenizer, 0)
     else:
         model, tokenizer = load_checkpoint(Path(start_from))
-    model.config.position_rule = "text"
+    model.config.position_rule, model.config.cell_reader, model.cells = "text", None, None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps({"image_size_wh": size_wh}))
@@ -85,6 +87,11 @@ def now() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
+def bf16() -> bool:
+    """What `main` chose, for both sides."""
+    return os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+
+
 def timed(step: Callable[[], Any], steps: int) -> np.ndarray:
     """Seconds a step ``(wall, CPU)``, after one that is not counted."""
     step()
@@ -103,7 +110,7 @@ def conversations(folder: Path, size_wh: tuple[int, int], count: int) -> tuple[C
     layout = Layout.of(tokenizer, model.config)
     recipe = DrivingRecipe(layout)
     found = [recipe(world.render(seed, size_wh), np.random.default_rng(seed)) for seed in range(count)]
-    return Collator(Preprocessor(size_wh), layout), [one for one in found if one is not None]
+    return Collator(layout.pixels.preprocessor(size_wh), layout), [one for one in found if one is not None]
 
 
 def sft_ours(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int, out: Path) -> np.ndarray:
@@ -141,7 +148,7 @@ def sft_trl(folder: Path, size_wh: tuple[int, int], batch_size: int, steps: int,
 
     args = TrlConfig(
         output_dir=str(out), per_device_train_batch_size=batch_size, max_steps=steps + 1, learning_rate=1e-3, use_cpu=True,
-        bf16=False, report_to=[], save_strategy="no", logging_steps=1, remove_unused_columns=False, disable_tqdm=True,
+        bf16=bf16(), report_to=[], save_strategy="no", logging_steps=1, remove_unused_columns=False, disable_tqdm=True,
         dataset_kwargs={"skip_prepare_dataset": True}, gradient_checkpointing=False, max_grad_norm=1.0, max_length=None,
         dataloader_num_workers=0,
     )  # fmt: skip
@@ -227,7 +234,7 @@ def grpo_trl(
 
     args = TrlConfig(
         output_dir=str(out), per_device_train_batch_size=prompts * group, num_generations=group, max_completion_length=tokens,
-        max_steps=steps + 1, beta=0.01, learning_rate=1e-6, use_cpu=True, bf16=False, report_to=[], save_strategy="no",
+        max_steps=steps + 1, beta=0.01, learning_rate=1e-6, use_cpu=True, bf16=bf16(), report_to=[], save_strategy="no",
         logging_steps=1, gradient_checkpointing=False, temperature=1.0, disable_tqdm=True, steps_per_generation=1,
     )  # fmt: skip
     content = [{"type": "image"}, {"type": "text", "text": PROPOSE_PROMPT}]
@@ -256,22 +263,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs both comparisons and prints the ratios."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_training", description=__doc__)
     parser.add_argument("--start-from", default="getok_drive/bundles/nano", help="checkpoint or bundle folder, or a key of SIZES")
-    parser.add_argument("--image", type=int, nargs=2, default=(384, 192), metavar=("W", "H"))
+    parser.add_argument("--image", type=int, nargs=2, default=(512, 256), metavar=("W", "H"))
     parser.add_argument("--steps", type=int, default=3, help="counted steps")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=96, help="of one answer")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 on both sides, for processors that have it")
     parser.add_argument("--only", choices=["sft", "grpo"])
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if args.bf16 else "no"
     size_wh = (args.image[0], args.image[1])
     result: dict[str, Any] = {
         "start_from": args.start_from,
         "image_wh": size_wh,
         "steps": args.steps,
         "threads": torch.get_num_threads(),
+        "bf16": args.bf16,
     }
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

@@ -9,6 +9,7 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # no test fails because its machine is busy
 settings.load_profile("untimed")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of the tests are too small to share; before torch is imported
+os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "no")  # tests compare numbers, on processors with bfloat16 and without
 
 
 @pytest.fixture(scope="session")

@@ -165,8 +165,12 @@ class Costs:
         stem, head = 2.0 * patches * self.stem, 2.0 * self.taught_tokens * self.vocabulary * self.hidden
         stem_learns = self.parts["vision"].learns and not lora
         if self.cells is not None:  # read from every visual token, seen by every token, asked for after the text's
-            reader, asked = self.cells, self.cells.query.weight.numel() + self.cells.channels * GRID_COUNT
-            head += 2.0 * (visual * reader.read.weight.numel() + tokens * reader.embed.weight.numel() + self.text_tokens * asked)
+            reader = self.cells
+            asked = sum(layer.weight.numel() for layer in (reader.query, reader.look, reader.tell) if layer is not None)
+            asked += (1 + 2 * reader.heads) * reader.channels * GRID_COUNT
+            over_grid = sum(p.numel() for part in (reader.detail, reader.blocks) if part is not None for p in part.parameters())
+            head += 2.0 * (visual * reader.read.weight.numel() + tokens * reader.embed.weight.numel())
+            head += 2.0 * (self.text_tokens * asked + GRID_COUNT * over_grid)
         forward, total = stem + head, stem * (1 + stem_learns) + 3 * head  # the head's rows always learn: its backward is whole
         for name, part in self.parts.items():
             base, own = 2.0 * rows[name] * part.parameters, 2.0 * rows[name] * part.adapters

@@ -27,7 +27,8 @@ from training.sharding import whole
 
 
 def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused_parameters: bool = False) -> Accelerator:
-    """The accelerator of this process, as the launcher configured it; bfloat16 on GPUs unless it says otherwise.
+    """The accelerator of this process, as the launcher configured it; bfloat16 where the device computes with it, unless
+    ``ACCELERATE_MIXED_PRECISION`` says otherwise.
 
     Args:
         batch_size: per process and step; DeepSpeed wants to know.
@@ -47,7 +48,7 @@ def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused
         _deepspeed_over_gloo()
     accelerator = Accelerator(
         cpu=not gpu and not deepspeed,  # without it, processes on a machine without a GPU would not find each other
-        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if gpu else "no"),
+        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if gpu or _cpu_has_bf16() else "no"),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_parameters)],
     )
     if threads and not gpu:
@@ -66,6 +67,12 @@ def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused
         if not state.deepspeed_plugin.is_zero3_init_enabled():
             unset_hf_deepspeed_config()  # which accelerate sets regardless, and transformers then builds models in pieces
     return accelerator
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether this processor multiplies in bfloat16; elsewhere it is slower than single precision."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(unit, False) for unit in ("avx512_bf16", "amx_bf16"))
 
 
 def _deepspeed_over_gloo() -> None:
