@@ -11,12 +11,12 @@ from safetensors.torch import save_file  # noqa: E402
 
 from getok_drive.errors import ConfigError  # noqa: E402
 from training.batches import RecipeBatches  # noqa: E402
-from training.collate import Layout  # noqa: E402
-from training.losses import HEADS, TrainedModel, class_entropy, dense_loss  # noqa: E402
+from training.collate import DENSE_SUBCELLS, Layout  # noqa: E402
+from training.losses import HEADS, TrainedModel, cell_labels, class_entropy, dense_loss  # noqa: E402
 from training.model import SIZES, ModelSize, build_model, build_tokenizer  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
 from training.recipes.encoder import Encoder  # noqa: E402
-from training.targets import DENSE_CLASSES  # noqa: E402
+from training.targets import DENSE_CHANNELS, DENSE_CLASSES  # noqa: E402
 
 
 def test_each_channel_has_its_own_weight_and_what_is_not_labelled_counts_nothing():
@@ -42,6 +42,41 @@ def test_classes_are_asked_where_they_are_labelled():
     assert class_entropy(logits, labels).item() == pytest.approx(math.log(math.exp(5) + classes - 1) - 5, rel=1e-5)
     labels[0, 0, 0] = 0
     assert class_entropy(logits, labels).item() > math.log(classes)  # summed
+
+
+@pytest.mark.parametrize("merged_hw", [(8, 16), (2, 3)], ids=["finer than the grid", "coarser"])
+def test_a_cell_is_labelled_by_what_lies_in_it(merged_hw):
+    """By hand: one occupied subcell, one unlabelled, one named centre, in a picture of subcells put into tokens' order."""
+    (rows, columns), side = merged_hw, DENSE_SUBCELLS
+    high, wide = rows * side, columns * side
+    picture = torch.zeros(len(DENSE_CHANNELS) + 1, high, wide, dtype=torch.uint8)
+    picture[-1] = 255
+    picture[0, high - 1, 0] = 1  # the lowest row, the leftmost column
+    picture[1, 0, wide - 1] = 255
+    picture[-1, 0, 0] = 4
+    dense = picture.view(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4).reshape(1, rows * columns, -1)
+    labels = cell_labels(dense, merged_hw).view(32, 32, -1)
+    assert labels[31, 0, 0] == 1 and labels[0, 0, 0] == 0 and labels[0, 31, 0] == 0
+    assert labels[0, 31, 1] == 255 and labels[31, 31, 1] == 0
+    assert labels[0, 0, -1] == 4 and labels[31, 31, -1] == 255
+    if merged_hw == (8, 16):
+        assert [int((labels[..., at] == value).sum()) for at, value in ((0, 1), (1, 255), (-1, 4))] == [1, 1, 1]
+
+
+def test_cells_with_detail_have_a_head_of_their_own():
+    size = ModelSize(
+        32, 1, 2, 48, 32, 2, 2, 1, 48, patch_size_px=16, merge_size=1, conv_stem=((8, 2, 1),),
+        cell_channels=8, cell_detail=(8, 1, 2), cell_blocks=1, cell_glances=1,
+    )  # fmt: skip
+    tokenizer = build_tokenizer()
+    model = build_model(size, tokenizer)
+    config = override(PRESETS["tiny"], ["stages=((1, (128, 64), True),)", "dense_class_weight=60.0"])
+    batch = RecipeBatches(config, config.stages[0], Encoder(tokenizer, Layout.of(tokenizer, model.config)), 0, 1)[0][0]
+    trained = TrainedModel(model)
+    assert "cell_head.weight" in trained.heads.state_dict()
+    trained(batch, (4, 8), True, 1.0, config.dense_positive_weights, class_weight=60.0).total.backward()
+    assert trained.cell_head is not None and trained.cell_head.weight.grad.abs().min(dim=1).values.gt(0).any()
+    assert model.cells.detail.weight.grad.any()  # which is zero itself, and is taught by the head
 
 
 def test_a_weight_for_every_channel_is_demanded():
