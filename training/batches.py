@@ -64,7 +64,7 @@ class RecipeBatches(Dataset[list[Batch]]):
         config = self.config
         if self._mixture is None:
             made = Workshop.of(self.encoder, config.recipe, config.loss_weights, config.noise, config.refine_points)
-            self._mixture = Mixture(pools_of(config.recipe), made, self.size_wh, config.seed)
+            self._mixture = Mixture(pools_of(config.recipe), made, self.size_wh, config.seed, vary=config.recipe.vary)
         # a generator for each picture, so that it is the same whatever number of processes share a step
         return self._mixture.conversation(number, np.random.default_rng((config.seed, world.TRAIN_SEEDS.start + number)))
 

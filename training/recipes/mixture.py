@@ -18,6 +18,8 @@ from getok_drive.errors import InputError
 from training.recipes.conversation import Conversation
 from training.recipes.domains import Workshop
 from training.recipes.pools import Pool, WorldSamples
+from training.recipes.variation import varied
+from training.samples import Sample
 
 BLOCK = 1000
 TRIES = 32  # pictures without an example for the domain (or broken ones) that are passed over in a row before a run gives up
@@ -32,12 +34,19 @@ class Mixture:
         size_wh: at which the world renders, pixels.
         seed: of all orders.
         shuffle: False: pictures in the order of their data sets.
+        vary: strength of `varied` for driving scenes that are not drawn.
     """
 
     def __init__(
-        self, pools: Sequence[Pool], workshop: Workshop, size_wh: tuple[int, int], seed: int, shuffle: bool = True
+        self,
+        pools: Sequence[Pool],
+        workshop: Workshop,
+        size_wh: tuple[int, int],
+        seed: int,
+        shuffle: bool = True,
+        vary: float = 0.0,
     ) -> None:
-        self.pools, self.seed, self.shuffle = list(pools), seed, shuffle
+        self.pools, self.seed, self.shuffle, self.vary = list(pools), seed, shuffle, vary
         self._samples = [pool.open(size_wh) for pool in pools]
         self._recipes = [workshop.recipe(pool.domain) for pool in pools]
         self._counts = shares([pool.weight for pool in pools])
@@ -70,7 +79,7 @@ class Mixture:
         for attempt in range(TRIES):
             index = self._index(pool, visit + attempt)
             try:
-                found = self._recipes[pool](self._samples[pool][index], rng)
+                found = self._recipes[pool](self._sample(pool, index, rng), rng)
             except InputError as error:
                 problem = str(error)
                 if (pool, index) not in self._told:
@@ -80,6 +89,12 @@ class Mixture:
             if found is not None:
                 return found
         raise InputError(f"--data {self.pools[pool].name}: {TRIES} pictures in a row gave no example; the last: {problem}")
+
+    def _sample(self, pool: int, index: int, rng: np.random.Generator) -> Sample:
+        sample = self._samples[pool][index]
+        if self.vary and self.pools[pool].domain == "driving" and not isinstance(self._samples[pool], WorldSamples):
+            return varied(sample, self.vary, rng)
+        return sample
 
     def _index(self, pool: int, visit: int) -> int:
         samples = self._samples[pool]

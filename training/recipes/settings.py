@@ -30,6 +30,7 @@ class RecipeConfig:
         least_box_height: boxes lower than this share of the picture are not written in driving scenes: what a model cannot see at
             its input size only teaches it to guess. The dense loss still shows them to the tower.
         assume_complete: kinds (``boxes``, ``signs``) whose labelled classes are taken for all there are, see `partial`.
+        vary: how much otherwise (0..1) data sets' pictures of driving scenes are seen each time, see `variation`; 0: as they are.
     """
 
     domain: str = "driving"
@@ -47,12 +48,15 @@ class RecipeConfig:
     cache: str = ""
     least_box_height: float = 0.0
     assume_complete: tuple[str, ...] = ()
+    vary: float = 0.0
 
     def __post_init__(self) -> None:
         if self.length_group < 1:
             raise ConfigError(f"recipe.length_group={self.length_group}: expected 1 or more batches")
         if not (0 <= self.refine <= 1 and 0 <= self.jitter <= 1):
             raise ConfigError("recipe.refine and recipe.jitter: expected shares in 0..1")
+        if not 0 <= self.vary <= 1:
+            raise ConfigError(f"recipe.vary={self.vary}: expected a strength in 0..1")
         if not 0 <= self.least_box_height < 1:
             raise ConfigError(f"recipe.least_box_height={self.least_box_height}: expected a share of the picture's height, 0..1")
         if self.region not in REGION_FORMS:

@@ -218,7 +218,7 @@ def _falling(image: U8, rng: Dice, snow: bool, scale: float) -> U8:
     image = cv2.add(image, layer)
     if not snow:
         for _ in range(rng.integers(0, 7)):
-            r = int(rng.uniform(4, 12) * scale)
+            r = max(1, int(rng.uniform(4, 12) * scale))
             x, y = rng.integers(r, width - r), rng.integers(r, height - r)
             area = image[y - r : y + r, x - r : x + r]
             mask = np.zeros(area.shape[:2], np.uint8)
