@@ -49,7 +49,7 @@ def varied(sample: Sample, strength: float, rng: np.random.Generator) -> Sample:
 
     def moved(points_px: npt.NDArray[np.floating]) -> FloatArray:
         points: FloatArray = np.asarray(points_px, np.float32) - origin.astype(np.float32)
-        return points * np.float32([-1, 1]) + np.float32([wide - 1, 0]) if mirrored else points
+        return points * np.array([-1, 1], np.float32) + np.array([wide - 1, 0], np.float32) if mirrored else points
 
     def box(xyxy_px: npt.NDArray[np.floating]) -> FloatArray:
         corners = moved(np.asarray(xyxy_px).reshape(2, 2))
@@ -99,7 +99,7 @@ def _areas(area: DrivableArea, polygon_px: FloatArray, size_wh: tuple[int, int])
 
 
 def _box(box: Box, xyxy_px: FloatArray, size_wh: tuple[int, int]) -> Box | None:
-    edges = np.float32([*size_wh, *size_wh])
+    edges = np.array([*size_wh, *size_wh], np.float32)
     seen = np.clip(xyxy_px, -0.5, edges - 0.5)
     (wide, high), whole = seen[2:] - seen[:2], np.prod(xyxy_px[2:] - xyxy_px[:2])
     if min(wide, high) < 1 or wide * high < LEAST_SEEN * whole:
@@ -109,4 +109,4 @@ def _box(box: Box, xyxy_px: FloatArray, size_wh: tuple[int, int]) -> Box | None:
 
 
 def _inside(point_px: FloatArray, size_wh: tuple[int, int]) -> bool:
-    return bool(((point_px >= -0.5) & (point_px < np.float32(size_wh) - 0.5)).all())
+    return bool(((point_px >= -0.5) & (point_px < np.array(size_wh, np.float32) - 0.5)).all())
