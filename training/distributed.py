@@ -26,15 +26,18 @@ from training.losses import Losses
 from training.sharding import whole
 
 
-def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused_parameters: bool = False) -> Accelerator:
-    """The accelerator of this process, as the launcher configured it; bfloat16 where the device computes with it, unless
-    ``ACCELERATE_MIXED_PRECISION`` says otherwise.
+def open_accelerator(
+    batch_size: int, clip_norm: float, threads: int = 0, unused_parameters: bool = False, cpu_bf16: bool = False
+) -> Accelerator:
+    """The accelerator of this process, as the launcher configured it; bfloat16 on GPUs, unless ``ACCELERATE_MIXED_PRECISION``
+    says otherwise.
 
     Args:
         batch_size: per process and step; DeepSpeed wants to know.
         clip_norm: DeepSpeed clips gradients itself.
         threads: torch's threads on the CPU; 0 leaves torch's choice.
         unused_parameters: whether some steps train only a part of the model (DDP has to look for the part).
+        cpu_bf16: bfloat16 on processors that compute with it, too.
 
     Raises:
         ConfigError: FSDP of version 1 is configured, or DeepSpeed without being installed.
@@ -48,7 +51,8 @@ def open_accelerator(batch_size: int, clip_norm: float, threads: int = 0, unused
         _deepspeed_over_gloo()
     accelerator = Accelerator(
         cpu=not gpu and not deepspeed,  # without it, processes on a machine without a GPU would not find each other
-        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") or ("bf16" if gpu or _cpu_has_bf16() else "no"),
+        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION")
+        or ("bf16" if gpu or (cpu_bf16 and _cpu_has_bf16()) else "no"),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused_parameters)],
     )
     if threads and not gpu:

@@ -57,7 +57,7 @@ class Trainer:
     def __init__(self, config: SftConfig, out: Path, start_from: Path | None) -> None:
         self.config, self.out = config, out
         partial = any(stage.dense_only for stage in config.stages)
-        self.accelerator = open_accelerator(config.batch_size, config.clip_norm, config.threads, partial)
+        self.accelerator = open_accelerator(config.batch_size, config.clip_norm, config.threads, partial, cpu_bf16=True)
         set_seed(config.seed)
         if start_from is not None:
             model, self.tokenizer = load_checkpoint(start_from, config.tuning.dtype)

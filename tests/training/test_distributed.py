@@ -42,6 +42,26 @@ def launch_environment(config: str) -> dict[str, str]:
     return prepare_multi_gpu_env(args)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes bfloat16 in any case")
+@pytest.mark.parametrize(
+    ("able", "asked", "told", "expected"),
+    [("avx512_bf16", True, "", "bf16"), ("amx_bf16", True, "", "bf16"), ("avx512_f", True, "", "no"),
+     ("avx512_bf16", False, "", "no"), ("avx512_bf16", True, "no", "no")],
+)  # fmt: skip
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch, able, asked, told, expected):
+    from accelerate.state import AcceleratorState
+
+    from training.distributed import open_accelerator
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True})
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        assert open_accelerator(1, 1.0, cpu_bf16=asked).mixed_precision == expected
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def two_processes(module: str, arguments: Sequence[str], extra: Mapping[str, str]) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
     environment = {**os.environ, **extra, "OMP_NUM_THREADS": "1"}
