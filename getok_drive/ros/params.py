@@ -98,6 +98,10 @@ class NodeParams:
     max_rate_hz: float = setting(
         0.0, "Most images per second and camera that are processed; 0: no limit.", unit="Hz", low=0.0, high=240.0
     )
+    patience: float = setting(
+        0.3, "Share of the processing time that an image may have waited when its turn comes; beyond it the next image, if it is "
+        "due, is waited for: younger scenes, fewer of them. 0: never.", low=0.0, high=10.0,
+    )  # fmt: skip
     token_budget: int = setting(0, "Most tokens decoded per image; 0: the decoder's own limit.", unit="token", low=0, high=100000)
     deadline_ms: float = setting(
         0.0, "Decoding stops here and hands over finished elements (truncated); 0: no limit.", unit="ms", low=0.0, high=60000.0

@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_PERIODS = 8  # a producer's rhythm is that of about so many items
+_LATE = 1.2  # of its period after the last item a producer counts as late
+
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[T]):
@@ -31,7 +34,10 @@ class Taken(Generic[T]):
 class LatestSlots(Generic[T]):
     """Several producers, one consumer; each producer's newest item replaces the one before it. Thread-safe."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._put_s = [clock()] * count  # when each producer's newest item came
+        self._period_s = [0.0] * count  # running mean of the time between a producer's items
         self._items: list[tuple[int, T] | None] = [None] * count
         self._put = [0] * count  # items so far, by producer
         self._changed = threading.Condition()
@@ -42,10 +48,30 @@ class LatestSlots(Generic[T]):
         """Stores the newest item of producer ``index``; True when an item that nobody took was replaced."""
         with self._changed:
             replaced = self._items[index] is not None
+            now_s = self._clock()
+            if self._put[index]:
+                since_s = now_s - self._put_s[index]
+                self._period_s[index] += (since_s - self._period_s[index]) / min(self._put[index], _PERIODS)
+            self._put_s[index] = now_s
             self._put[index] += 1
             self._items[index] = self._put[index], item
             self._changed.notify()
             return replaced
+
+    def worth_waiting_s(self, index: int, most_s: float) -> float:
+        """How long to wait for the producer's next item, because the one in its slot is older than that and the next one is due.
+
+        Args:
+            index: the producer.
+            most_s: so long an item may have lain in its slot.
+
+        Returns:
+            0 where there is nothing to wait for: the item is young enough, or the producer is late or has no rhythm yet.
+        """
+        with self._changed:
+            lain_s, period_s = self._clock() - self._put_s[index], self._period_s[index]
+            rest_s = _LATE * period_s - lain_s
+            return rest_s if self._put[index] > 2 and most_s < lain_s < period_s * _LATE and rest_s < period_s else 0.0
 
     def take(self, timeout_s: float, wait_s: Callable[[int], float] = lambda index: 0.0) -> Taken[T] | None:
         """The next item, producers in turn; None after ``timeout_s`` or once closed.

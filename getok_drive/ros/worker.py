@@ -36,6 +36,7 @@ class Worker:
         self._node, self._engine, self._cameras, self._outputs = node, engine, cameras, outputs
         self._slots, self._settings = slots, settings
         self._next_s = [0.0] * len(cameras)
+        self._patience_s = 0.0  # so long an image may have waited when its turn comes
         self._index = [0] * len(cameras)
         self._stop = threading.Event()
         self._publishing = threading.Lock()  # held while anything of the node's is used to publish
@@ -61,7 +62,7 @@ class Worker:
 
     def _loop(self) -> None:
         while not self._stop.is_set():
-            taken = self._slots.take(0.5, lambda index: self._next_s[index] - time.monotonic())
+            taken = self._slots.take(0.5, self._pause_s)
             if taken is None:
                 continue
             camera = self._cameras[taken.index]
@@ -75,6 +76,11 @@ class Worker:
                 self._node.get_logger().error(f"frame dropped: {traceback.format_exc()}", throttle_duration_sec=5.0)
             finally:
                 camera.health.finished()
+
+    def _pause_s(self, index: int) -> float:
+        """How long a camera's turn still has to wait: for its rate, or for an image younger than the one that is there."""
+        rest_s = self._next_s[index] - time.monotonic()
+        return max(rest_s, self._slots.worth_waiting_s(index, self._patience_s)) if self._patience_s else rest_s
 
     def _process(self, index: int, data: bytes) -> None:
         params, degraded, enabled = self._settings()
@@ -101,6 +107,7 @@ class Worker:
                 scene, capture.image_bgr, context, params, convert_ms, dropped, lambda: self._age_ms(capture)
             )
         processing_ms = (time.perf_counter() - started) * 1e3
+        self._patience_s = params.patience * processing_ms / 1e3
         camera.health.processed(time.monotonic(), processing_ms, age_ms, dict(scene.report.issues), scene.truncated)
 
     def _run(self, frame: Frame, wanted: Wanted) -> Scene:

@@ -18,6 +18,25 @@ from getok_drive.ros.params import NodeParams
 from getok_drive.ros.slot import LatestSlots, Taken
 
 
+def test_an_image_that_is_due_is_worth_waiting_for_and_a_late_one_is_not():
+    now = [0.0]
+    slots: LatestSlots[int] = LatestSlots(1, lambda: now[0])
+    for beat in range(6):
+        now[0] = beat * 0.1
+        slots.put(0, beat)
+        if beat < 2:
+            assert slots.worth_waiting_s(0, 0.0) == 0.0  # no rhythm yet
+    now[0] = 0.515
+    assert slots.worth_waiting_s(0, 0.02) == 0.0  # young enough
+    now[0] = 0.56
+    assert slots.worth_waiting_s(0, 0.02) == pytest.approx(0.06)  # due at 0.6, late from 0.62 on
+    assert slots.worth_waiting_s(0, 0.07) == 0.0
+    now[0] = 0.63
+    assert slots.worth_waiting_s(0, 0.02) == 0.0  # late
+    slots.put(0, 7)
+    assert slots.worth_waiting_s(0, 0.02) == 0.0
+
+
 def test_slot_hands_out_the_newest_and_takes_turns() -> None:
     slots: LatestSlots[int] = LatestSlots(2)
     assert slots.put(0, 1) is False

@@ -158,7 +158,7 @@ def test_every_processed_frame_is_the_newest(ros: Client) -> None:
     gate = ros.folder / "gate"
     gate.mkdir()
     (gate / "0").touch()  # the warm-up
-    ros.perception(env={"SCRIPTED_GATE": str(gate)}, diagnostics_period_s=0.1, max_age_s=60.0)
+    ros.perception(env={"SCRIPTED_GATE": str(gate)}, diagnostics_period_s=0.1, max_age_s=60.0, patience=0.0)
     ros.activate()
     scenes = ros.collect(Scene, SCENE)
     camera = Camera(ros, qos=10).connected()
