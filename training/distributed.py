@@ -73,6 +73,13 @@ def open_accelerator(
     return accelerator
 
 
+def leave_together(accelerator: Accelerator) -> None:
+    """The end of a program of several processes: one that leaves while the others still talk to it may abort (gloo)."""
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+
 def _cpu_has_bf16() -> bool:
     """Whether this processor multiplies in bfloat16; elsewhere it is slower than single precision."""
     able = torch.cpu.get_capabilities()

@@ -37,6 +37,7 @@ from training.distributed import (
     autocast,
     distribute,
     finite_mean,
+    leave_together,
     mean_records,
     open_accelerator,
 )
@@ -280,6 +281,7 @@ def main(argv: list[str] | None = None) -> int:
             (args.out / "config.json").write_text(json.dumps(plain_config(config), indent=1))
             print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.steps} steps", file=sys.stderr)
         trainer.run()
+        leave_together(trainer.accelerator)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

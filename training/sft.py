@@ -32,6 +32,7 @@ from training.distributed import (
     any_process,
     clip_gradients,
     distribute,
+    leave_together,
     mean_over_processes,
     mean_records,
     one_backward,
@@ -291,6 +292,7 @@ def main(argv: list[str] | None = None) -> int:
             (args.out / "config.json").write_text(json.dumps(plain_config(config), indent=1))
             print(f"{parameter_count(trainer.plain.model) / 1e6:.2f} M parameters, {config.total_steps} steps", file=sys.stderr)
         trainer.run()
+        leave_together(trainer.accelerator)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

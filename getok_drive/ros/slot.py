@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 _PERIODS = 8  # a producer's rhythm is that of about so many items
 _LATE = 1.2  # of its period after the last item a producer counts as late
+_PAUSE = 2.0  # periods: what a longer gap counts as, because a pause is no rhythm
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,10 @@ class LatestSlots(Generic[T]):
             replaced = self._items[index] is not None
             now_s = self._clock()
             if self._put[index]:
-                since_s = now_s - self._put_s[index]
-                self._period_s[index] += (since_s - self._period_s[index]) / min(self._put[index], _PERIODS)
+                since_s, period_s = now_s - self._put_s[index], self._period_s[index]
+                if self._put[index] > 2:
+                    since_s = min(since_s, _PAUSE * period_s)
+                self._period_s[index] += (since_s - period_s) / min(self._put[index], _PERIODS)
             self._put_s[index] = now_s
             self._put[index] += 1
             self._items[index] = self._put[index], item

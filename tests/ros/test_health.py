@@ -37,6 +37,31 @@ def test_an_image_that_is_due_is_worth_waiting_for_and_a_late_one_is_not():
     assert slots.worth_waiting_s(0, 0.02) == 0.0
 
 
+def test_a_pause_does_not_pass_for_a_rhythm() -> None:
+    now = [0.0]
+    slots: LatestSlots[int] = LatestSlots(1, lambda: now[0])
+    for _ in range(10):
+        slots.put(0, 0)
+        now[0] += 0.1
+    now[0] += 60.0  # the camera stops, comes back for one image, and stops again
+    slots.put(0, 1)
+    now[0] += 0.05
+    assert 0.0 < slots.worth_waiting_s(0, 0.02) < 0.1
+    now[0] += 0.1
+    assert slots.worth_waiting_s(0, 0.02) == 0.0  # late: nothing is waited for any longer
+
+
+def test_a_slower_rhythm_is_learnt() -> None:
+    now = [0.0]
+    slots: LatestSlots[int] = LatestSlots(1, lambda: now[0])
+    for period_s in [0.05] * 10 + [0.5] * 40:
+        slots.put(0, 0)
+        now[0] += period_s
+    slots.put(0, 1)
+    now[0] += 0.4
+    assert slots.worth_waiting_s(0, 0.02) == pytest.approx(0.2, rel=0.1)  # due at 0.5, late from 0.6 on
+
+
 def test_slot_hands_out_the_newest_and_takes_turns() -> None:
     slots: LatestSlots[int] = LatestSlots(2)
     assert slots.put(0, 1) is False

@@ -88,6 +88,8 @@ for n, weight in enumerate(weights):
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(n))
 Muon(weights, lr=0.1, weight_decay=0.0).step()
 torch.save([w.detach() for w in weights], f"{distributed.get_rank()}.pt")
+distributed.barrier()
+distributed.destroy_process_group()  # a process that leaves while its threads still talk to the other may abort it
 """
 
 

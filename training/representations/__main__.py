@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     frames.add_argument("--out", type=Path, required=True)
     frames.add_argument("--train", type=int, default=4000, metavar="N", help="training pictures")
     frames.add_argument("--test", type=int, default=300, metavar="N", help=f"test pictures, at most {len(world.TEST_SEEDS)}")
-    frames.add_argument("--size", type=int, nargs=2, default=(384, 192), metavar=("W", "H"), help="of the tower's input")
+    frames.add_argument("--size", type=int, nargs=2, default=(512, 256), metavar=("W", "H"), help="of the tower's input")
     frames.set_defaults(call=_frames)
     run = commands.add_parser("run", help="train one form and examine it")
     run.add_argument("task", choices=sorted(TASKS))
