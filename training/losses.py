@@ -51,7 +51,8 @@ class TrainedModel(nn.Module):
     A head predicts, for every visual token, the occupancy of 8 x 8 subcells for each of `DENSE_CHANNELS`. It gives the vision
     tower a signal at every place of every image, which the sparse tokens of the answer cannot (measured in LOG.md). A second head
     says which of `DENSE_CLASSES` is at a subcell, asked at the centres of things only. A tower with convolutions has a head
-    on what they see of each patch: without it they learn too late, and the tower does not use them. Cells that are more than a
+    on what they see of each patch: without it they learn too late, and the tower does not use them. They are asked for classes,
+    too, place by place: a sign of few pixels is told from another where it is seen, or not at all. Cells that are more than a
     map of the visual tokens (`CellReader` with detail) are asked both questions as well, once a cell.
 
     Args:
@@ -70,8 +71,10 @@ class TrainedModel(nn.Module):
         self.class_head = nn.Linear(width, len(DENSE_CLASSES) * DENSE_SUBCELLS**2)
         tower = model.model.visual
         self.stem_head: nn.Linear | None = None
+        self.stem_class_head: nn.Linear | None = None
         if isinstance(tower, StemmedTower) and tower.spatial_merge_size == 1:  # the labels are a visual token's
             self.stem_head = _dense_head(tower.stem.proj.in_features)
+            self.stem_class_head = nn.Linear(tower.stem.proj.in_features // tower.stem.side**2, len(DENSE_CLASSES))
             tower.stem.proj.register_forward_pre_hook(self._see)
         self._seen: Tensor | None = None
         reader = cell_reader(model)
@@ -88,6 +91,7 @@ class TrainedModel(nn.Module):
             "dense_head": self.dense_head,
             "class_head": self.class_head,
             "stem_head": self.stem_head,
+            "stem_class_head": self.stem_class_head,
             "cell_head": self.cell_head,
         }
         return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
@@ -137,13 +141,16 @@ class TrainedModel(nn.Module):
         dense = auxiliary = _read(self.dense_head, visual.tokens, occupancy, dense_positive_weights)
         named = class_entropy(self.class_head(visual.tokens.to(self.class_head.weight.dtype)), classes)
         auxiliary = auxiliary + class_weight * named / (occupancy != UNLABELLED).sum().clamp(min=1)
+        merge = self.model.model.visual.spatial_merge_size
+        merged_hw = (grid_hw[0] // merge, grid_hw[1] // merge)
         if self.cell_head is not None and visual.cells is not None:
-            merge = self.model.model.visual.spatial_merge_size
-            labels = cell_labels(batch.dense, (grid_hw[0] // merge, grid_hw[1] // merge))
+            labels = labels_by_place(batch.dense, merged_hw, (GRID_SIZE, GRID_SIZE))
             auxiliary = auxiliary + CELL_SHARE * self._cells(visual.cells, labels, dense_positive_weights, class_weight)
         if self.stem_head is not None and self._seen is not None:
             seen, self._seen = self._seen, None
             auxiliary = auxiliary + STEM_SHARE * _read(self.stem_head, seen, occupancy, dense_positive_weights)
+            if class_weight:
+                auxiliary = auxiliary + class_weight * self._stem_classes(seen, batch.dense, grid_hw)
         if dense_only:
             zero = dense.new_zeros(())
             return Losses(dense_weight * auxiliary, zero, dense.detach(), zero)
@@ -151,6 +158,14 @@ class TrainedModel(nn.Module):
             visual = visual.map(lambda part: torch.lerp(part.detach(), part, vision_gradient))
         language, correct = self._language(batch, visual, token_weight)
         return Losses(language + dense_weight * auxiliary, language.detach(), dense.detach(), correct)
+
+    def _stem_classes(self, seen: Tensor, dense: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        assert self.stem_class_head is not None
+        (rows, columns), side = grid_hw, self.model.model.visual.stem.side
+        places = seen.view(len(seen), rows, columns, side, side, -1).transpose(2, 3).flatten(1, 4)
+        labels = labels_by_place(dense, grid_hw, (rows * side, columns * side))
+        named = self.stem_class_head(places.to(self.stem_class_head.weight.dtype))
+        return class_entropy(named, labels[..., -1:]) / (labels[..., :-1] != UNLABELLED).sum().clamp(min=1)
 
     def _cells(self, cells: Tensor, labels: Tensor, positive_weights: Sequence[float], class_weight: float) -> Tensor:
         assert self.cell_head is not None
@@ -178,21 +193,22 @@ class TrainedModel(nn.Module):
         return (entropy * weights).sum() / (weights.sum() if token_weight is None else token_weight), correct
 
 
-def cell_labels(dense: Tensor, merged_hw: tuple[int, int]) -> Tensor:
-    """`Batch.dense` by cell of the grid: occupied where a subcell is, unlabelled where one is, of the class of one.
+def labels_by_place(dense: Tensor, merged_hw: tuple[int, int], places_hw: tuple[int, int]) -> Tensor:
+    """`Batch.dense` on another raster: occupied where a subcell is, unlabelled where one is, of the class of one.
 
     Args:
         dense: ``(B, K, (channels + 1) * subcells**2)`` uint8.
         merged_hw: visual tokens along the height and the width; their product is K.
+        places_hw: rows and columns of the raster.
 
     Returns:
-        ``(B, GRID_COUNT, channels + 1)`` float, the class last.
+        ``(B, places, channels + 1)`` float, row by row, the class last.
     """
     (rows, columns), side = merged_hw, DENSE_SUBCELLS
     split = dense.view(len(dense), rows, columns, -1, side, side).permute(0, 3, 1, 4, 2, 5)
     picture = split.reshape(len(dense), -1, rows * side, columns * side).float()
-    occupancy = F.adaptive_max_pool2d(picture[:, :-1], GRID_SIZE)
-    classes = -F.adaptive_max_pool2d(-picture[:, -1:], GRID_SIZE)  # any that there is: UNLABELLED is the greatest
+    occupancy = F.adaptive_max_pool2d(picture[:, :-1], places_hw)
+    classes = -F.adaptive_max_pool2d(-picture[:, -1:], places_hw)  # any that there is: UNLABELLED is the greatest
     return torch.cat((occupancy, classes), dim=1).flatten(2).transpose(1, 2)
 
 

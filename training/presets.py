@@ -77,7 +77,7 @@ class SftConfig:
     clip_norm: float = 1.0
     optimizer: str = "adamw"
     dense_weight: float = 1.0
-    dense_positive_weights: tuple[float, ...] = (8.0, 3.0, 5.0, 15.0, 15.0, 30.0)
+    dense_positive_weights: tuple[float, ...] = (8.0, 3.0, 5.0, 15.0, 15.0, 30.0, *[30.0] * 6)
     dense_class_weight: float = 0.0
     ema_decay: float = 0.999
     noise: Noise = field(default_factory=Noise)
@@ -162,24 +162,34 @@ def override(config: ConfigT, settings: list[str]) -> ConfigT:
     Raises:
         ConfigError: an unknown key, or a value of the wrong type.
     """
+    values: dict[str, str] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator:
             raise ConfigError(f"{setting!r}: expected key=value")
-        config = _set(config, key.split("."), text, key)
-    return config
+        values[key] = text
+    changed: ConfigT = _set(config, values)
+    return changed
 
 
-def _set(node: Any, path: list[str], text: str, key: str) -> Any:
+def _set(node: Any, values: dict[str, str], within: str = "") -> Any:
+    """``node`` with all of its values changed at once: what they must fulfil together is checked when all are there."""
     names = [f.name for f in dataclasses.fields(node)]
-    if path[0] not in names:
-        raise ConfigError(f"unknown setting {key!r}; known here: {', '.join(names)}")
-    old = getattr(node, path[0])
-    if len(path) > 1:
-        if not dataclasses.is_dataclass(old):
-            raise ConfigError(f"{key!r}: {path[0]} has no parts")
-        return replace(node, **{path[0]: _set(old, path[1:], text, key)})
-    return replace(node, **{path[0]: _value(old, text, key)})
+    changed: dict[str, Any] = {}
+    parts: dict[str, dict[str, str]] = {}
+    for path, text in values.items():
+        name, dot, rest = path.partition(".")
+        if name not in names:
+            raise ConfigError(f"unknown setting {within + path!r}; known here: {', '.join(names)}")
+        if not dot:
+            changed[name] = _value(getattr(node, name), text, within + path)
+        elif dataclasses.is_dataclass(getattr(node, name)):
+            parts.setdefault(name, {})[rest] = text
+        else:
+            raise ConfigError(f"{within + path!r}: {name} has no parts")
+    for name, own in parts.items():
+        changed[name] = _set(changed.get(name, getattr(node, name)), own, f"{within}{name}.")
+    return replace(node, **changed)
 
 
 def _value(old: Any, text: str, key: str) -> Any:

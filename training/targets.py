@@ -12,21 +12,23 @@ import numpy.typing as npt
 from getok_drive.tokens.codec import Ids, decode_points, encode_points, offsets_for
 from getok_drive.tokens.elements import ElementTokens, canonical_elements
 from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, SIGN_CLASSES, SIGN_COLORS, TABLE, TOKEN_ID
-from getok_drive.types import Box, FloatArray
+from getok_drive.types import FloatArray
 from training.samples import Sample
 
 LANE_ROW_STEP = 3  # grid rows between two points of a lane
-DENSE_CHANNELS = ("lane", "drivable", "vehicle", "vulnerable", "obstacle", "sign")
+_BOXES = ("vehicle", "vulnerable", "obstacle")
+_CORNERS = tuple(f"{name}_{corner}" for corner in ("first", "second") for name in _BOXES)  # upper left, lower right
+DENSE_CHANNELS = ("lane", "drivable", *_BOXES, "sign", *_CORNERS)
 DENSE_CLASSES = BOX_CLASSES + SIGN_CLASSES  # what the last dense picture names
 UNLABELLED = 255  # in dense labels
 _VEHICLES = ("car", "truck", "bus")
 _VULNERABLE = ("two_wheeler", "pedestrian")
-_CHANNEL_CLASSES = {
-    2: ("boxes", _VEHICLES),
-    3: ("boxes", _VULNERABLE),
-    4: ("boxes", tuple(name for name in BOX_CLASSES if name not in _VEHICLES + _VULNERABLE)),
-    5: ("signs", SIGN_CLASSES),
+_BOX_CLASSES_OF = {
+    "vehicle": _VEHICLES,
+    "vulnerable": _VULNERABLE,
+    "obstacle": tuple(name for name in BOX_CLASSES if name not in _VEHICLES + _VULNERABLE),
 }
+_LEAST_CORNERED = 2  # subcells: corners of lower boxes lie in one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +186,10 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
         size_wh: size of the label picture; one pixel per subcell.
 
     Returns:
-        ``(len(DENSE_CHANNELS) + 1, H, W)`` uint8. Occupancy first, 0 or 1; channels of unlabelled kinds are `UNLABELLED`
-        (ignored); so is, in the boxes' channels, what lies in ``meta["ignore_xyxy_px"]`` and is not labelled. The last picture
-        holds indices into `DENSE_CLASSES` at the centres of boxes (near ones over far ones) and signs, else `UNLABELLED`.
+        ``(len(DENSE_CHANNELS) + 1, H, W)`` uint8. Occupancy first, 0 or 1, of boxes also that of their two corners, a subcell
+        each. Channels of unlabelled kinds are `UNLABELLED` (ignored); so is, in the boxes' channels, what lies in
+        ``meta["ignore_xyxy_px"]`` and is not labelled. The last picture holds indices into `DENSE_CLASSES` at the centres of
+        boxes (near ones over far ones) and signs, else `UNLABELLED`.
     """
     scale = np.array(size_wh, dtype=np.float64) / np.array(sample.size_wh)
     shift = 8  # cv2's fixed-point fraction bits
@@ -202,19 +205,30 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
 
     for box in sample.boxes:
         corner, opposite = (tuple(map(int, p)) for p in fixed(box.xyxy_px.reshape(2, 2)))
-        cv2.rectangle(picture[_box_channel(box)], corner, opposite, 1, -1, shift=shift)
+        name = next(name for name, classes in _BOX_CLASSES_OF.items() if box.class_name in classes)
+        cv2.rectangle(picture[_channel(name)], corner, opposite, 1, -1, shift=shift)
+        ends = (box.xyxy_px.reshape(2, 2) + 0.5) * scale
+        if ends[1, 1] - ends[0, 1] >= _LEAST_CORNERED:
+            for which, (x, y) in zip(("first", "second"), np.clip(ends.astype(int), 0, np.array(size_wh) - 1), strict=True):
+                picture[_channel(f"{name}_{which}"), y, x] = 1
     for sign in sample.signs:
-        _dot(picture[5], sign.point_px, scale, 1)
-    for kind, channels in (("lanes", [0]), ("drivable", [1]), ("boxes", [2, 3, 4]), ("signs", [5])):
+        _dot(picture[_channel("sign")], sign.point_px, scale, 1)
+    boxes = {name: [_channel(part) for part in (name, f"{name}_first", f"{name}_second")] for name in _BOXES}
+    all_boxes = [channel for own in boxes.values() for channel in own]
+    for kind, channels in (("lanes", [0]), ("drivable", [1]), ("boxes", all_boxes), ("signs", [_channel("sign")])):
         if kind not in sample.known:
             picture[channels] = UNLABELLED
-    for channel, (kind, names) in _CHANNEL_CLASSES.items():  # a kind may be labelled in some of its classes only
-        if not set(names) <= set(sample.meta.get("labelled_classes", {}).get(kind, names)):
-            picture[channel] = UNLABELLED
+    labelled = sample.meta.get("labelled_classes", {})  # a kind may be labelled in some of its classes only
+    for name, classes in _BOX_CLASSES_OF.items():
+        if not set(classes) <= set(labelled.get("boxes", classes)):
+            picture[boxes[name]] = UNLABELLED
+    if not set(SIGN_CLASSES) <= set(labelled.get("signs", SIGN_CLASSES)):
+        picture[_channel("sign")] = UNLABELLED
     for region in np.asarray(sample.meta.get("ignore_xyxy_px", ()), dtype=np.float64).reshape(-1, 2, 2):
         (x0, y0), (x1, y1) = np.clip(np.round((region + 0.5) * scale), 0, size_wh).astype(int)
-        unknown = picture[2:5, y0:y1, x0:x1]
-        unknown[unknown == 0] = UNLABELLED
+        for channel in all_boxes:
+            unknown = picture[channel, y0:y1, x0:x1]
+            unknown[unknown == 0] = UNLABELLED
     _name_centres(picture[-1], sample, scale)
     return picture
 
@@ -235,7 +249,5 @@ def _dot(picture: npt.NDArray[np.uint8], centre_px: npt.NDArray[np.floating], sc
     cv2.circle(picture, (int(x), int(y)), 1, value, -1)
 
 
-def _box_channel(box: Box) -> int:
-    if box.class_name in _VEHICLES:
-        return 2
-    return 3 if box.class_name in _VULNERABLE else 4
+def _channel(name: str) -> int:
+    return DENSE_CHANNELS.index(name)

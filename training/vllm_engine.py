@@ -1,4 +1,4 @@
-"""Rollouts through vLLM: requests in, `Rollout`s out. Written against its documented API (0.22); docs/scale.md says what was run.
+"""Rollouts through vLLM: requests in, `Rollout`s out; docs/scale.md says with which versions it was run.
 
 Each answer is one request, whose draws depend on the run's seed and its own numbers alone; vLLM's prefix cache computes a picture
 and its prompt once. The grammar travels with the request (`SamplingParams.extra_args`) and masks the logits inside vLLM
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -123,8 +125,8 @@ class VllmEngine:
     def __init__(self, start_from: Path, layout: Layout, preprocess: Preprocessor, work: Path, llm: Any = None) -> None:
         if layout.position_rule != "text":
             raise ConfigError(f"engine=vllm: the model has the position rule {layout.position_rule!r}, vLLM knows 'text' only")
-        self._layout, self._preprocess, self._weights = layout, preprocess, work / "vllm-weights"
-        self._llm = llm or _open(start_from)
+        self._layout, self._preprocess, self._start, self._weights = layout, preprocess, start_from, work / "vllm-weights"
+        self._llm = llm or open_llm(start_from)
 
     def draw(
         self, stage: str, samples: Sequence[Sample], pixels: Tensor, group: int, sampling: Sampling, seed: int, first: int,
@@ -163,10 +165,16 @@ class VllmEngine:
         return rollouts
 
     def follow(self, policy: Qwen2_5_VLForConditionalGeneration) -> None:
-        """Writes the weights to a folder of this process and has vLLM read them; its cached prefixes are of the old ones."""
+        """Writes the weights to a folder of this process and has vLLM read them; its cached prefixes are of the old ones.
+
+        From then on vLLM takes the folder for the model's own and reads the image processor from it, too.
+        """
         from training.sharding import whole_state
 
         policy.save_pretrained(self._weights, state_dict=whole_state(policy))
+        for file in self._start.iterdir():
+            if file.is_file() and file.suffix != ".safetensors" and not (self._weights / file.name).exists():
+                shutil.copy2(file, self._weights)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(self._weights)})
         self._llm.reset_prefix_cache()
 
@@ -215,12 +223,14 @@ def _parameters(values: Mapping[str, Any]) -> Any:
     return SamplingParams(**values)
 
 
-def _open(folder: Path) -> Any:
+def open_llm(folder: Path) -> Any:
+    """A ``vllm.LLM`` of a checkpoint folder as the engine needs it; on a CPU in single precision, as the policy is there."""
     from vllm import LLM
 
+    gpu = torch.cuda.is_available()
     launched = {"distributed_executor_backend": "external_launcher"} if int(os.environ.get("WORLD_SIZE", "1")) > 1 else {}
     return LLM(
-        model=str(folder), dtype="bfloat16", limit_mm_per_prompt={"image": 1}, enable_prefix_caching=True,
-        logprobs_mode="processed_logprobs", logits_processors=["training.vllm_grammar:GrammarProcessor"],
-        gpu_memory_utilization=0.35, **launched,
+        model=str(folder), dtype="bfloat16" if gpu else "float32", enforce_eager=not gpu, limit_mm_per_prompt={"image": 1},
+        enable_prefix_caching=True, logprobs_mode="processed_logprobs",
+        logits_processors=["training.vllm_grammar:GrammarProcessor"], gpu_memory_utilization=0.35, **launched,
     )  # fmt: skip

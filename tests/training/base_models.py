@@ -38,16 +38,24 @@ def base_tokenizer(kind: str) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def base_model(kind: str, tokenizer: PreTrainedTokenizerBase, tied: bool) -> PreTrainedModel:
-    """A tiny model with what makes the released ones special: windowed attention and frames in pairs, or deepstack."""
+def base_model(kind: str, tokenizer: PreTrainedTokenizerBase, tied: bool, width: int = 32) -> PreTrainedModel:
+    """A tiny model with what makes the released ones special: windowed attention and frames in pairs, or deepstack.
+
+    ``width``, a multiple of 32: of tower and decoder, each of two heads.
+    """
     token = tokenizer.convert_tokens_to_ids
     text = {
-        "vocab_size": -(-len(tokenizer) // 64) * 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048, "tie_word_embeddings": tied,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+        "vocab_size": -(-len(tokenizer) // 64) * 64, "hidden_size": width, "intermediate_size": width * 3 // 2,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048,
+        "tie_word_embeddings": tied,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e6, "mrope_section": [part * width // 32 for part in (2, 3, 3)],
+        },
         "bos_token_id": token("<|endoftext|>"), "eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>"),
     }  # fmt: skip
-    vision = {"depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32}
+    vision = {
+        "depth": 3, "hidden_size": width, "intermediate_size": width * 3 // 2, "num_heads": 2, "out_hidden_size": width,
+    }  # fmt: skip
     common = {
         "image_token_id": token("<|image_pad|>"), "video_token_id": token("<|video_pad|>"),
         "vision_start_token_id": token("<|vision_start|>"), "vision_end_token_id": token("<|vision_end|>"),
@@ -57,16 +65,16 @@ def base_model(kind: str, tokenizer: PreTrainedTokenizerBase, tied: bool) -> Pre
     if kind == "qwen2_5_vl":
         vision |= {"window_size": 56, "fullatt_block_indexes": [2]}  # windows of 4 x 4 patches
         return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **common))
-    text["head_dim"] = 16
+    text["head_dim"] = width // 2
     text["rope_parameters"]["mrope_interleaved"] = True
     vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
     return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **common))
 
 
-def save_base(folder: Path, kind: str, tied: bool) -> Path:
+def save_base(folder: Path, kind: str, tied: bool, width: int = 32) -> Path:
     """A checkpoint folder as a user would have downloaded it."""
     tokenizer = base_tokenizer(kind)
-    base_model(kind, tokenizer, tied).save_pretrained(folder)
+    base_model(kind, tokenizer, tied, width).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     mean, deviation = ((0.5,) * 3, (0.5,) * 3) if kind == "qwen3_vl" else (CLIP_MEAN_RGB, CLIP_STD_RGB)
     record = {

@@ -22,7 +22,7 @@ from training.model import SIZES, build_model, build_tokenizer
 from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
 from training.samples import Sample
-from training.targets import DENSE_CLASSES, Noise, dense_labels, elements_of, noisy_targets, slipped, thin_lane
+from training.targets import DENSE_CHANNELS, DENSE_CLASSES, Noise, dense_labels, elements_of, noisy_targets, slipped, thin_lane
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 
@@ -157,7 +157,22 @@ def test_dense_labels_mark_what_is_labelled_only():
     ignoring = dense_labels(replace(SAMPLES[0], meta={**SAMPLES[0].meta, "ignore_xyxy_px": [half]}), (64, 32))
     np.testing.assert_array_equal(ignoring[2:5, :, :32], np.where(picture[2:5, :, :32], 1, 255))
     np.testing.assert_array_equal(ignoring[2:5, :, 32:], picture[2:5, :, 32:])
+    np.testing.assert_array_equal(ignoring[6:12, :, :32], np.where(picture[6:12, :, :32], 1, 255))  # the boxes' corners
     np.testing.assert_array_equal(ignoring[[0, 1, 5]], picture[[0, 1, 5]])
+
+
+def test_a_box_is_marked_at_its_corners_too():
+    car, far = Box(np.array([10, 10, 31, 20], np.float32), "car"), Box(np.array([40, 5, 42, 5.9], np.float32), "car")
+    walker = Box(np.array([-10, 0, 70, 39], np.float32), "pedestrian")  # out of the picture on every side but one
+    sample = Sample(image_bgr=np.zeros((32, 64, 3), np.uint8), boxes=(car, far, walker))
+    picture = dict(zip(DENSE_CHANNELS, dense_labels(sample, (64, 32)), strict=False))
+    marked = {name: [(int(x), int(y)) for y, x in zip(*np.nonzero(picture[name]), strict=True)] for name in DENSE_CHANNELS[6:]}
+    assert marked == {
+        "vehicle_first": [(10, 10)], "vulnerable_first": [(0, 0)], "obstacle_first": [],
+        "vehicle_second": [(31, 20)], "vulnerable_second": [(63, 31)], "obstacle_second": [],
+    }  # fmt: skip
+    half = dict(zip(DENSE_CHANNELS, dense_labels(sample, (32, 16)), strict=False))
+    assert half["vehicle_second"][10, 15] == 1 and half["vehicle_second"].sum() == 1
 
 
 def test_the_last_dense_picture_names_what_is_at_the_centres():

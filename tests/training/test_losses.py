@@ -12,7 +12,7 @@ from safetensors.torch import save_file  # noqa: E402
 from getok_drive.errors import ConfigError  # noqa: E402
 from training.batches import RecipeBatches  # noqa: E402
 from training.collate import DENSE_SUBCELLS, Layout  # noqa: E402
-from training.losses import HEADS, TrainedModel, cell_labels, class_entropy, dense_loss  # noqa: E402
+from training.losses import HEADS, TrainedModel, class_entropy, dense_loss, labels_by_place  # noqa: E402
 from training.model import SIZES, ModelSize, build_model, build_tokenizer  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
 from training.recipes.encoder import Encoder  # noqa: E402
@@ -55,7 +55,7 @@ def test_a_cell_is_labelled_by_what_lies_in_it(merged_hw):
     picture[1, 0, wide - 1] = 255
     picture[-1, 0, 0] = 4
     dense = picture.view(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4).reshape(1, rows * columns, -1)
-    labels = cell_labels(dense, merged_hw).view(32, 32, -1)
+    labels = labels_by_place(dense, merged_hw, (32, 32)).view(32, 32, -1)
     assert labels[31, 0, 0] == 1 and labels[0, 0, 0] == 0 and labels[0, 31, 0] == 0
     assert labels[0, 31, 1] == 255 and labels[31, 31, 1] == 0
     assert labels[0, 0, -1] == 4 and labels[31, 31, -1] == 255
@@ -79,6 +79,29 @@ def test_cells_with_detail_have_a_head_of_their_own():
     assert model.cells.detail.weight.grad.any()  # which is zero itself, and is taught by the head
 
 
+def test_convolutions_learn_to_name_what_lies_where_they_look():
+    """A head on one place alone, and a label there: the gradient reaches the head, at that place only, and the convolutions."""
+    model = _with_convolutions()
+    trained = TrainedModel(model)
+    rows, columns, side = 2, 4, model.model.visual.stem.side
+    dense = torch.zeros(1, rows * columns, (len(DENSE_CHANNELS) + 1) * DENSE_SUBCELLS**2, dtype=torch.uint8)
+    dense[..., -(DENSE_SUBCELLS**2) :] = 255
+    seen = torch.randn(1, rows * columns, model.model.visual.stem.proj.in_features, requires_grad=True)
+    assert trained._stem_classes(seen, dense, (rows, columns)).item() == 0.0
+    dense[0, 5, -(DENSE_SUBCELLS**2)] = 3  # upper left subcell of the sixth patch
+    loss = trained._stem_classes(seen, dense, (rows, columns))
+    loss.backward()
+    touched = seen.grad.view(rows * columns, side, side, -1).abs().sum(-1).nonzero().tolist()
+    assert touched == [[5, 0, 0]]
+    assert loss.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(
+            trained.stem_class_head(seen.view(rows * columns, side, side, -1)[5, 0, 0]), torch.tensor(3)
+        ).item()
+        / (rows * columns * side**2 * len(DENSE_CHANNELS)),
+        rel=1e-5,
+    )
+
+
 def test_a_weight_for_every_channel_is_demanded():
     with pytest.raises(ConfigError, match="one for each of lane, drivable"):
         override(PRESETS["tiny"], ["dense_positive_weights=(1.0, 2.0)"])
@@ -95,7 +118,9 @@ def test_heads_that_were_kept_are_begun_with(tmp_path):
     first.save_heads(tmp_path)
     second = TrainedModel(_with_convolutions(), heads_from=tmp_path)
     kept, begun = first.heads.state_dict(), second.heads.state_dict()
-    assert set(kept) == {f"{head}_head.{part}" for head in ("dense", "class", "stem") for part in ("weight", "bias")}
+    assert set(kept) == {
+        f"{head}_head.{part}" for head in ("dense", "class", "stem", "stem_class") for part in ("weight", "bias")
+    }
     assert all(torch.equal(kept[name], begun[name]) for name in kept)
 
 
