@@ -1,4 +1,4 @@
-"""The translation to vLLM and back. vLLM is not here: a stand-in answers its documented structures with the real tiny model.
+"""The translation to vLLM and back, without vLLM: a stand-in answers its structures with the real tiny model. `test_vllm` has it.
 
 The stand-in does what vLLM does with a request: it widens the one image pad, masks with the request's own logits processor, takes
 the best token, and returns token ids with one dict of log-probabilities a place.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,13 +127,15 @@ def test_budgets_cut_both_alike(pair):
         assert (one.propose_ids, one.ids, one.places) == (two.propose_ids, two.ids, two.places)
 
 
-def test_weights_go_through_a_folder(pair, loaded, tmp_path):
+def test_weights_go_through_a_folder(pair, loaded, tiny_checkpoint):
     _, other, llm = pair
     other.follow(loaded[0])
     (method, kwargs), (last, _) = llm.calls
     assert method == "reload_weights" and last == "reset_prefix_cache"
     reloaded, _ = load_checkpoint_without_tokenizer(kwargs["weights_path"])
     assert torch.equal(reloaded.lm_head.weight, loaded[0].lm_head.weight)
+    there = {file.name for file in Path(kwargs["weights_path"]).iterdir()}
+    assert there >= {file.name for file in tiny_checkpoint.iterdir() if file.is_file()}  # vLLM reads it all from here now
 
 
 def load_checkpoint_without_tokenizer(folder):
