@@ -24,6 +24,10 @@ Road graphs of OpenLane-V2 can be scored (`training.road_graphs`), though the pr
 
     python -m training.evaluate --dataset openlane_v2:PATH --split val --tasks topology --predictions g.jsonl --out runs/theirs
 
+So can 3D boxes in nuScenes' own submission format (`training.scene_boxes`), with its mAP, errors and NDS:
+
+    python -m training.evaluate --dataset nuscenes:PATH --split val --tasks detection3d --predictions s.json --out runs/theirs
+
 The lanes can be written as the benchmarks' own submissions (`training.submissions`):
 
     python -m training.evaluate --dataset tusimple:PATH --bundle BUNDLE --export tusimple --out runs/tusimple
@@ -47,7 +51,7 @@ from getok_drive.errors import ConfigError, GetokError, InputError
 from getok_drive.tokens.confidence import Calibration, fit_temperature
 from getok_drive.tokens.elements import KINDS as CONTRACT_KINDS
 from getok_drive.types import Frame
-from training import prompted, road_graphs, submissions
+from training import prompted, road_graphs, scene_boxes, submissions
 from training.evaluation import Collector
 from training.evaluation_runs import SceneSource, predict, predict_answers, score_file, write_queries
 from training.metrics.calibration import compose
@@ -57,7 +61,7 @@ from training.results import Report, machine
 from training.samples import KINDS, Sample
 from training.sources import Source, open_source
 
-TASKS = (*KINDS, *prompted.TASKS, road_graphs.TASK)
+TASKS = (*KINDS, *prompted.TASKS, road_graphs.TASK, scene_boxes.TASK)
 
 
 def fit_calibration(
@@ -189,6 +193,8 @@ def run(argv: Sequence[str] | None = None) -> Report | None:
     if unknown or not asked:
         raise ConfigError(f"--tasks: {', '.join(unknown) or 'nothing'} given; choose from {', '.join(TASKS)}")
     kinds, tasks = ([task for task in asked if (task in KINDS) == of_scene] for of_scene in (True, False))
+    if scene_boxes.TASK in asked:
+        return _finish(args, arguments, *_score_boxes_3d(args, asked))
     source = open_source(args.dataset, args.split, args.size, args.limit)
     if args.write_queries:
         print(f"{write_queries(Path(args.write_queries), source, tasks)} queries in {args.write_queries}")
@@ -205,8 +211,22 @@ def run(argv: Sequence[str] | None = None) -> Report | None:
         score_file(Path(args.predictions), source, collector, kinds, tasks, args.allow_missing)
     if exporter:
         print(exporter.finish())
+    return _finish(args, arguments, collector, source.name, len(source))
+
+
+def _score_boxes_3d(args: argparse.Namespace, asked: Sequence[str]) -> tuple[Collector, str, int]:
+    if len(asked) > 1 or args.bundle or args.write_queries or args.export or not args.predictions or not args.out:
+        raise ConfigError(f"--tasks {scene_boxes.TASK}: goes by key frames; it takes --predictions and --out, and no other task")
+    frames = scene_boxes.open_frames(args.dataset, args.split, args.limit)
+    collector = Collector(())
+    scene_boxes.score(Path(args.predictions), frames, collector, args.allow_missing)
+    return collector, frames.name, len(frames)
+
+
+def _finish(args: argparse.Namespace, arguments: Sequence[str], collector: Collector, name: str, frames: int) -> Report:
+    """Write the report's files and print its table."""
     report = collector.report(
-        dataset={"name": source.name, "frames": len(source), "sha256": collector.dataset_sha256},
+        dataset={"name": name, "frames": frames, "sha256": collector.dataset_sha256},
         command=shlex.join(["python", "-m", "training.evaluate", *arguments]),
         backend=args.backend if args.bundle else None,
         machine=machine(),

@@ -24,6 +24,7 @@ from training.metrics.classification import confusion
 from training.metrics.curves import precision_recall
 from training.metrics.drives import DriveScorer, drive_numbers
 from training.metrics.frame import FrameScore, score_frame
+from training.metrics.nuscenes import Boxes3d, DetectionScores, detection_numbers
 from training.metrics.openlane_topology import GraphScores, RoadGraph, graph_numbers
 from training.metrics.summary import Numbers, RowSet, defined, pairs_of, summarise
 from training.prompted.answers import Answer
@@ -63,6 +64,7 @@ class Collector:
         self._scores: list[FrameScore] = []
         self._drives = DriveScorer(tasks)
         self._graphs: list[tuple[object, RoadGraph, RoadGraph]] = []
+        self._boxes_3d: list[tuple[object, Boxes3d, Boxes3d]] = []
         self._prompted: list[FrameScore] = []
         self._captions: list[CaptionPair] = []
         self._digests: dict[str, str] = {}
@@ -147,6 +149,11 @@ class Collector:
         self._graphs.append((sample.meta.get("sequence") or key, truth, predicted))
         self._digests[key] = digest
 
+    def add_boxes_3d(self, key: str, group: object, truth: Boxes3d, predicted: Boxes3d, digest: str = "") -> None:
+        """Score the boxes of one key frame of nuScenes; frames of a ``group`` (a scene) are drawn together."""
+        self._boxes_3d.append((group, truth, predicted))
+        self._digests[key] = digest
+
     def _keep(self, heap: list[Any], quality: float, number: int, case: Case | PromptedCase) -> None:
         """Keep the worst; of equals the earlier."""
         item = (-quality, -number, case)
@@ -202,6 +209,9 @@ class Collector:
         if self._graphs:
             groups, truth, predicted = zip(*self._graphs, strict=True)
             numbers["openlane_v2"] = graph_numbers(GraphScores(truth, predicted), groups)
+        if self._boxes_3d:
+            scenes, labels, answers = zip(*self._boxes_3d, strict=True)
+            numbers["nuscenes"] = detection_numbers(DetectionScores(labels, answers), scenes)
         return numbers
 
     def _speed(self) -> dict[str, float]:

@@ -69,6 +69,32 @@ def open_samples(path: Path, split: str = "all", cameras: tuple[str, ...] = CAME
         ConfigError: no tables, an unknown split, or no devkit.
         InputError: tables that the devkit cannot read.
     """
+    tables, frames = key_frames(path, split)
+    found, skipped = [], []
+    for sample, scene in frames:
+        for channel in cameras:
+            if channel not in sample["data"]:
+                continue
+            image = Path(tables.get_sample_data_path(sample["data"][channel]))
+            name = str(image.relative_to(tables.dataroot))
+            if image.exists():
+                found.append(Found(name, scene, image, sample["data"][channel]))
+            else:
+                skipped.append((name, "no such picture; is this part of the data set unpacked?"))
+    return SampleList("nuscenes", TERMS, found, partial(_labels, tables=tables), skipped)
+
+
+def key_frames(path: Path, split: str = "all") -> tuple[Any, list[tuple[dict[str, Any], str]]]:
+    """The devkit's tables, and the records of the split's key frames, each with the name of its scene.
+
+    Args:
+        path: as for `open_samples`.
+        split: likewise.
+
+    Raises:
+        ConfigError: as `open_samples`.
+        InputError: likewise.
+    """
     check_split(split, "nuscenes")
     version = path.name if path.name in VERSIONS else next((name for name in VERSIONS if (path / name).is_dir()), None)
     root = path.parent if path.name in VERSIONS else path
@@ -78,19 +104,8 @@ def open_samples(path: Path, split: str = "all", cameras: tuple[str, ...] = CAME
         raise ConfigError("nuscenes: the test part is published without annotations; use train, val or all")
     tables = _tables(root, version)
     scenes = _scenes(tables, SPLITS[version].get(split))
-    found, skipped = [], []
-    for sample in tables.sample:
-        scene = tables.get("scene", sample["scene_token"])["name"]
-        for channel in cameras:
-            if scene not in scenes or channel not in sample["data"]:
-                continue
-            image = Path(tables.get_sample_data_path(sample["data"][channel]))
-            name = str(image.relative_to(root))
-            if image.exists():
-                found.append(Found(name, scene, image, sample["data"][channel]))
-            else:
-                skipped.append((name, "no such picture; is this part of the data set unpacked?"))
-    return SampleList("nuscenes", TERMS, found, partial(_labels, tables=tables), skipped)
+    named = [(sample, tables.get("scene", sample["scene_token"])["name"]) for sample in tables.sample]
+    return tables, [(sample, scene) for sample, scene in named if scene in scenes]
 
 
 def _devkit() -> Any:

@@ -64,6 +64,7 @@ HEADLINES: dict[str, Headline] = {
     "bdd100k_lanes": Headline("pixel_iou_8px", "BDD100K lane IoU of papers, 8 px wide", "bdd100k_lanes", bdd100k.pixel_iou),
     "bdd100k_drivable": Headline("miou", "BDD100K drivable mIoU of its toolkit", "bdd100k_drivable", bdd100k.drivable_miou),
     "openlane_v2": Headline("OLS", "OpenLane-V2 score (OLS) of road graphs", "", share),
+    "nuscenes": Headline("NDS", "nuScenes detection score (NDS) of 3D boxes", "", share),
     "drive_lanes": Headline("jitter_px", "lanes over a drive, jitter in pixels", "drive_lanes", drives.jitter_px, False, True),
     "drive_boxes": Headline(
         "switches_per_100", "boxes over a drive, identity switches per 100", "drive_boxes", drives.switches_per_100, False, True

@@ -35,14 +35,14 @@ class Mini:
 
     def __init__(self, root):
         self.root = root
-        self.categories, self.annotations, self.instances = {}, [], []
+        self.categories, self.annotations, self.instances, self.attributes = {}, [], [], {}
         self.sample, self.scene, self.log = token(), token(), token()
         layers = ["polygon", "line", "node", "drivable_area", "road_segment", "road_block", "lane", "ped_crossing", "walkway"]
         layers += ["stop_line", "carpark_area", "road_divider", "lane_divider", "traffic_light", "lane_connector"]
         self.map = {"version": "1.3", "canvas_edge": [1585.6, 2025.0], "arcline_path_3": {}, "connectivity": {}}
         self.map |= {layer: [] for layer in layers}
 
-    def box(self, name, at, size_wlh=(1.8, 4.4, 1.5), yaw=0.0, visibility="4", lidar=5):
+    def box(self, name, at, size_wlh=(1.8, 4.4, 1.5), yaw=0.0, visibility="4", lidar=5, attribute=""):
         """A box standing at ``at`` (its foot, ego frame)."""
         category = self.categories.setdefault(name, token())
         instance, annotation = token(), token()
@@ -56,7 +56,8 @@ class Mini:
         self.annotations.append(
             {
                 "token": annotation, "sample_token": self.sample, "instance_token": instance, "visibility_token": visibility,
-                "attribute_tokens": [], "translation": center.tolist(), "size": list(size_wlh),
+                "attribute_tokens": [self.attributes.setdefault(attribute, token())] if attribute else [],
+                "translation": center.tolist(), "size": list(size_wlh),
                 "rotation": yaw_quaternion(EGO_YAW + yaw), "prev": "", "next": "", "num_lidar_pts": lidar, "num_radar_pts": 0,
             }
         )  # fmt: skip
@@ -144,12 +145,21 @@ class Mini:
                     "height": 180, "width": 320, "filename": file, "prev": "", "next": "",
                 }
             )  # fmt: skip
+        sensors.append({"token": token(), "channel": "LIDAR_TOP", "modality": "lidar"})
+        mounted.append(
+            {
+                "token": token(), "sensor_token": sensors[-1]["token"], "camera_intrinsic": [],
+                "translation": [0.9, 0.0, 1.8], "rotation": [1.0, 0.0, 0.0, 0.0],
+            }
+        )  # fmt: skip
+        file = {"fileformat": "pcd", "filename": f"samples/LIDAR_TOP/{stamp}.pcd.bin", "height": 0, "width": 0}
+        shots.append({**shots[-1], **file, "token": token(), "calibrated_sensor_token": mounted[-1]["token"]})
         write(root / "maps/basemap.png", np.zeros((8, 8), np.uint8))
         scene = {"name": SCENE, "description": "", "nbr_samples": 1}
         log = {"token": self.log, "logfile": "n015", "vehicle": "n015", "date_captured": "2018-07-24", "location": PLACE}
         tables = {
             "category": [{"token": t, "name": name, "description": "", "index": 0} for name, t in self.categories.items()],
-            "attribute": [],
+            "attribute": [{"token": t, "name": name, "description": ""} for name, t in self.attributes.items()],
             "visibility": [{"token": key, "level": level, "description": ""} for key, level in SIGHT.items()],
             "instance": self.instances,
             "sensor": sensors,

@@ -3,7 +3,7 @@
 The devkit does not install beside this project's newer numpy (see `training.datasets.nuscenes`); these tests run where it is:
 
     python -m venv nu && nu/bin/pip install -e .[nuscenes] pytest pytest-timeout hypothesis
-    nu/bin/python -m pytest tests/training/datasets/test_nuscenes.py
+    nu/bin/python -m pytest tests/training/datasets/test_nuscenes.py tests/training/test_scene_boxes.py
 
 `test_in_an_environment_of_its_own` does just that where GETOK_VENVS=1.
 """
@@ -65,7 +65,8 @@ def test_in_an_environment_of_its_own(tmp_path):
     python = tmp_path / "nu/bin/python"
     packages = [f"{root}[nuscenes]", "pytest", "pytest-timeout", "hypothesis"]
     subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, timeout=280)
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-m", "not slow"]
+    files = [__file__, root / "tests/training/test_scene_boxes.py"]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-m", "not slow"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout + done.stderr
 
