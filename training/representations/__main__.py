@@ -3,6 +3,7 @@
     python -m training.representations frames --out runs/tables/frames          # once: pictures, labels
     python -m training.representations run lanes grid --frames runs/tables/frames --out runs/tables/lanes-grid-0
     python -m training.representations table runs/tables
+    python -m training.representations grpo runs/tables/lanes-grid-0 --frames runs/tables/frames --out runs/grpo/grid
 
 ``training/runs/table5.sh`` and ``table4.sh`` call it. A run that was stopped goes on, a run that is done is left alone.
 """
@@ -23,6 +24,7 @@ import torch
 from getok_drive.errors import ConfigError, GetokError
 from training.datasets import world
 from training.presets import override
+from training.representations import grpo
 from training.representations.frames import Frames, write_frames
 from training.representations.reader import READINGS
 from training.representations.runs import TASKS, FrameTrainer, RunSettings, sft_config
@@ -58,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--positions", choices=("image", "text"), default="image")
     run.add_argument("--set", action="append", default=[], metavar="key=value", help="of training.presets.SftConfig")
     run.set_defaults(call=_run)
+    more = commands.add_parser("grpo", help="go on from a finished run of table 5 by GRPO (forms without offsets)")
+    more.add_argument("start", type=Path, help="folder of the finished run")
+    more.add_argument("--frames", type=Path, required=True)
+    more.add_argument("--out", type=Path, required=True)
+    more.add_argument("--steps", type=int, default=100)
+    more.add_argument("--learning-rate", type=float, default=1e-4)
+    more.add_argument("--without", action="append", default=[], metavar="REWARD", help="that is not paid")
+    more.add_argument("--seed", type=int, default=0)
+    more.set_defaults(call=_grpo)
     table = commands.add_parser("table", help="print the tables of all finished runs below a folder")
     table.add_argument("folder", type=Path)
     table.set_defaults(call=_table)
@@ -115,6 +126,13 @@ def _run(options: argparse.Namespace) -> None:
     partial = out / "result.partial"
     partial.write_text(json.dumps(result))
     partial.rename(out / "result.json")
+
+
+def _grpo(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    settings = grpo.GrpoSettings(options.steps, options.learning_rate, tuple(options.without), options.seed)
+    print(grpo.run(options.start, options.frames, settings, options.out))
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ A conversation is a generator: it yields the model ids that it wants read next, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,7 @@ class LaneAnswer:
         complete: whether the proposal ended as it should.
         bad_offsets: answers of the refinement that are no offset.
         tokens: chosen by the model, without the end of the turn.
+        ids: model ids of the proposal.
     """
 
     lanes: list[Points] = field(default_factory=list)
@@ -56,6 +57,7 @@ class LaneAnswer:
     complete: bool = True
     bad_offsets: int = 0
     tokens: int = 0
+    ids: list[int] = field(default_factory=list)
 
 
 class PictureConversations(Conversations):
@@ -113,21 +115,26 @@ def converse(rows: PictureConversations, talks: Sequence[Talk]) -> list[LaneAnsw
     return [answer for answer in found if answer is not None]
 
 
-def free_lanes(encoder: Encoder, form: Form) -> Talk:
-    """The free answer about one picture."""
+def likeliest(scores: Scores) -> int:
+    """The token of the highest score."""
+    return int(scores.argmax())
+
+
+def free_lanes(encoder: Encoder, form: Form, pick: Callable[[Scores], int] = likeliest) -> Talk:
+    """The free answer about one picture, whose tokens ``pick`` chooses; the refinement's are the likeliest."""
     feed = encoder.text(prompts.chat_segments(LANE_PROMPT)[1])
     first, end = encoder.layout.first_id, encoder.layout.end
     scene, lane = (first + TOKEN_ID[text] for text in ("</scene>", "<lane>"))
     ids: list[int] = []
     while len(ids) < MOST_TOKENS and (not ids or ids[-1] not in (scene, end)):
         scores = yield feed
-        token = int(scores.argmax())
+        token = pick(scores)
         if token == lane and ids.count(lane) == MOST_LANES:
             break
         ids.append(token)
         feed = [token]
     read = read_lanes(form, encoder.tokenizer.convert_ids_to_tokens(ids))
-    answer = LaneAnswer(read.lanes, read.malformed, read.complete, tokens=len(ids) - (ids[-1] in (scene, end)))
+    answer = LaneAnswer(read.lanes, read.malformed, read.complete, tokens=len(ids) - (ids[-1] in (scene, end)), ids=ids)
     if not (form.rounds and read.lanes):
         return answer
     feed = [*feed, *encoder.layout.refine_turn, first + TOKEN_ID["<offset>"]]

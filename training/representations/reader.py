@@ -131,6 +131,15 @@ def reading_losses(
         reading: one of `READINGS`.
         token_weight: what the loss is divided by, as in `training.losses.TrainedModel.forward`.
     """
+    logits, labels, weights, _ = taught_logits(model, batch, visual, reading)
+    entropy = F.cross_entropy(logits, labels, reduction="none")
+    correct = (logits.detach().argmax(-1) == labels).float().mean()
+    total = (entropy * weights).sum() / (weights.sum() if token_weight is None else token_weight)
+    return Losses(total, total.detach(), total.new_zeros(()), correct)
+
+
+def taught_logits(model: PreTrainedModel, batch: Batch, visual: Tensor, reading: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits of the taught places ``(N, vocabulary)``, their labels, weights and batch rows ``(N,)``; see `reading_losses`."""
     stop = batch.visual.stop
     embedded = model.get_input_embeddings()(batch.ids)
     prefix = torch.cat((embedded[:, : batch.visual.start], visual.to(embedded.dtype)), dim=1)
@@ -141,7 +150,4 @@ def reading_losses(
     labels, weights = batch.labels[:, stop + 1 :], batch.weights[:, stop + 1 :]
     taught = labels != IGNORE
     logits = F.linear(hidden[:, :-1][taught], model.lm_head.weight).float()
-    entropy = F.cross_entropy(logits, labels[taught], reduction="none")
-    correct = (logits.detach().argmax(-1) == labels[taught]).float().mean()
-    total = (entropy * weights[taught]).sum() / (weights[taught].sum() if token_weight is None else token_weight)
-    return Losses(total, total.detach(), total.new_zeros(()), correct)
+    return logits, labels[taught], weights[taught], taught.nonzero()[:, 0]
