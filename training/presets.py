@@ -128,14 +128,14 @@ PRESETS: dict[str, SftConfig] = {
     ),
     "nano": SftConfig(
         stages=(Stage(1500, (512, 256), True), Stage(100, (512, 256), False, 0.0), Stage(4000, (512, 256))),
-        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=2.0, dense_class_weight=60.0, ema_decay=0.995,
+        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=4.0, dense_class_weight=60.0, ema_decay=0.995,
         render_size_wh=(448, 252), refine_points=32, noise=Noise(slip=0.15), loss_weights=_FROM_SCRATCH,
         recipe=RecipeConfig(least_box_height=0.04),
     ),
     "nano-gpu": SftConfig(
         stages=(
             Stage(3000, (512, 256), True), Stage(200, (512, 256), False, 0.0), Stage(7000, (512, 256)),
-        ), batch_size=128, dense_weight=2.0, dense_class_weight=60.0, render_size_wh=(448, 252),
+        ), batch_size=128, dense_weight=4.0, dense_class_weight=60.0, render_size_wh=(448, 252),
         refine_points=32, noise=Noise(slip=0.15), loss_weights=_FROM_SCRATCH, recipe=RecipeConfig(least_box_height=0.04),
         workers=14, compile=True, save_every=1000, eval_every=2000,
     ),
