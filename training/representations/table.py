@@ -48,7 +48,7 @@ def _by_form(results: Sequence[Result], order: Sequence[str]) -> list[tuple[str,
 
 def _lane_tables(results: Sequence[Result]) -> str:
     tight, *wider = (f"{t:.1%}" for t in TOLERANCES)
-    head = ["form", "seeds", "precision", "recall", f"F1 at {tight}", "F1 minus the first form's"]
+    head = ["form", "seeds", "precision", "recall", f"F1 at {tight}", "each seed's", "F1 minus the first form's"]
     head += [*(f"F1 at {t}" for t in wider), "CULane F1@50", "mean miss, % of width"]
     head += ["tokens a lane", "malformed lanes", "unfinished answers"]
     parts = []
@@ -58,14 +58,17 @@ def _lane_tables(results: Sequence[Result]) -> str:
         for form, own in _by_form(results, tuple(FORMS)):
             rows = [np.asarray(result[way], dtype=np.float64) for result in own if way in result]
             if rows:
-                lines.append([form, _seeds(own), *_lane_cells(np.sum(rows, axis=0), first)])
+                lines.append([form, _seeds(own), *_lane_cells(rows, first)])
                 first = np.sum(rows, axis=0) if first is None else first
         if lines:
             parts.append(f"**{title}**\n\n{_markdown(head, lines)}")
     return "\n\n".join(parts)
 
 
-def _lane_cells(rows: FloatArray, first: FloatArray | None) -> list[str]:
+def _lane_cells(seeds: Sequence[FloatArray], first: FloatArray | None) -> list[str]:
+    """Cells of one form: rows of each seed, and the summed rows of the first form."""
+    rows: FloatArray = np.sum(seeds, axis=0)
+
     def of(name: str, statistic: Statistic, sums: FloatArray) -> FloatArray:
         return statistic(sums[..., _AT[name] : _AT[name] + 3])
 
@@ -82,6 +85,7 @@ def _lane_cells(rows: FloatArray, first: FloatArray | None) -> list[str]:
         gain = _cell(bootstrap(pairs, lambda sums: of(tight, f1, sums[..., :width]) - of(tight, f1, sums[..., width:])))
     return [
         *(counts(tight, statistic) for statistic in (precision, recall, f1)),
+        " ".join(f"{float(of(tight, f1, seed.sum(axis=0))):.3f}" for seed in seeds),
         gain,
         *(counts(name, f1) for name in (*wider, "culane_tp")),
         _cell(share("miss_sum", "lanes"), 100, 1),
