@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PYTHON=${PYTHON:-python}
 TABLES=${TABLES:-runs/tables-short}
-OUT=${OUT:-$TABLES/grpo}
+OUT=${OUT:-$TABLES/grpo}  # not TABLES itself: its table reads every result right below it
 STEPS=${STEPS:-100}
 RATE=${RATE:-1e-4}
 SEED=${SEED:-0}
