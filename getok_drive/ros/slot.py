@@ -69,9 +69,12 @@ class LatestSlots(Generic[T]):
             most_s: so long an item may have lain in its slot.
 
         Returns:
-            0 where there is nothing to wait for: the item is young enough, or the producer is late or has no rhythm yet.
+            0 where there is nothing to wait for: the item is young enough, or the producer is late or has no rhythm yet; or where
+            another producer's item would be taken meanwhile, so that nobody's turn is put off again and again.
         """
         with self._changed:
+            if any(item is not None for other, item in enumerate(self._items) if other != index):
+                return 0.0
             lain_s, period_s = self._clock() - self._put_s[index], self._period_s[index]
             rest_s = _LATE * period_s - lain_s
             return rest_s if self._put[index] > 2 and most_s < lain_s < period_s * _LATE and rest_s < period_s else 0.0

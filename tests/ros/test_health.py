@@ -62,6 +62,18 @@ def test_a_slower_rhythm_is_learnt() -> None:
     assert slots.worth_waiting_s(0, 0.02) == pytest.approx(0.2, rel=0.1)  # due at 0.5, late from 0.6 on
 
 
+def test_nobody_waits_while_another_camera_has_an_image() -> None:
+    now = [0.0]
+    slots: LatestSlots[int] = LatestSlots(2, lambda: now[0])
+    for _ in range(5):
+        slots.put(0, 0)
+        now[0] += 0.1
+    now[0] -= 0.04
+    assert slots.worth_waiting_s(0, 0.02) > 0.0
+    slots.put(1, 0)
+    assert slots.worth_waiting_s(0, 0.02) == 0.0
+
+
 def test_slot_hands_out_the_newest_and_takes_turns() -> None:
     slots: LatestSlots[int] = LatestSlots(2)
     assert slots.put(0, 1) is False

@@ -41,7 +41,8 @@ def random_batch(model, kind: str, text: int, taught: int) -> tuple[Batch, tuple
     return Batch(
         torch.randn(1, patches, 3 * 2 * vision.patch_size**2), torch.full((1, count), 5),
         torch.arange(count).expand(3, 1, -1).float(),
-        labels, torch.ones(1, count), torch.full((1, visual, 448), 255, dtype=torch.uint8), slice(4, 4 + visual),
+        labels, torch.ones(1, count),
+        torch.full((1, visual, (len(DENSE_CHANNELS) + 1) * 64), 255, dtype=torch.uint8), slice(4, 4 + visual),
     ), grid_hw  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from training.recipes.domains import TABLE_12
 from training.recipes.mixture import BLOCK, Mixture, shares
 from training.recipes.pools import Pool, absent_rows, parse_pool, pools_of, validation_pools
 from training.recipes.settings import RecipeConfig
+from training.targets import DENSE_CHANNELS
 
 STAGE = Stage(8, (112, 56))
 
@@ -187,7 +188,7 @@ def test_real_formats_are_mixed_with_the_world(tmp_path, encoder, minis):
     assert bdd.labels[bdd.ids.index(box_token) + 1] == car and len(bdd.alternatives) == 2  # before the box, and after it
     assert box_token not in seen["tusimple"].ids
     batch = made.collator([seen["world"], seen["tusimple"], bdd])
-    known = [(batch.dense[row] != 255).any(0).reshape(7, -1)[:6].any(1).tolist() for row in range(3)]
+    known = [(batch.dense[row] != 255).any(0).reshape(len(DENSE_CHANNELS) + 1, -1)[:6].any(1).tolist() for row in range(3)]
     assert known == [[True] * 6, [True, *[False] * 5], [False, False, True, True, False, False]]
 
 
@@ -269,7 +270,9 @@ def test_real_lanes_leave_the_rest_open(real_tusimple, encoder):
     made = RecipeBatches(config(domain="driving", data=(f"tusimple:{real_tusimple}",)), STAGE, encoder, 0, 1)
     batch = made[0][0]
     assert batch.choices is not None and bool((batch.choices.allowed.sum(1) == 4).all())
-    assert int(batch.dense_count) == int((batch.dense != 255).sum()) == batch.dense.numel() // 7  # one channel of six, no class
+    assert (
+        int(batch.dense_count) == int((batch.dense != 255).sum()) == batch.dense.numel() // (len(DENSE_CHANNELS) + 1)
+    )  # one channel
 
 
 def test_what_was_seen_goes_with_the_checkpoint(tmp_path, mini_jsonl):

@@ -231,7 +231,9 @@ def test_the_table_by_hand():
     result = {"settings": settings, "steps": 1, "seed": 0, "train_pictures": 1, "test_pictures": 2, "free": rows}
     grid = result | {"settings": settings | {"form": "grid"}, "free": [rows[0], rows[0]]}
     page = tables([result, grid])
-    assert "| text | 0 | 0.500 [0.000, 1.000] | 0.500 [0.000, 1.000] | 0.500 [0.000, 1.000] | - |" in page
-    assert "| grid | 0 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 0.500 [0.000, 1.000] |" in page
+    assert "| text | 0 | 0.500 [0.000, 1.000] | 0.500 [0.000, 1.000] | 0.500 [0.000, 1.000] | 0.500 | - |" in page
+    assert (
+        "| grid | 0 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 1.000 | 0.500 [0.000, 1.000] |" in page
+    )
     assert "0.667 [0.667, 0.667]" in page  # CULane: 2 TP of 2 TP + 1 FN each
     assert "| 3.6 | 0.200 [0.000, 0.333] |" in page  # 18 tokens, 5 lanes, 1 malformed
