@@ -173,7 +173,8 @@ class VllmEngine:
 
         policy.save_pretrained(self._weights, state_dict=whole_state(policy))
         for file in self._start.iterdir():
-            if file.is_file() and file.suffix != ".safetensors" and not (self._weights / file.name).exists():
+            of_weights = file.name.startswith("model.")  # shards and their index
+            if file.is_file() and not of_weights and not (self._weights / file.name).exists():
                 shutil.copy2(file, self._weights)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(self._weights)})
         self._llm.reset_prefix_cache()

@@ -30,5 +30,5 @@ done
 for reward in $WITHOUT; do
     go_on grid "grid-without-$reward" --without "$reward"
 done
-"$PYTHON" -m training.curves "${curves[@]}" --window 10 --out "$OUT/curves.png" \
+"$PYTHON" -m training.curves "${curves[@]}" --window 20 --out "$OUT/curves.png" \
     --plot reward/overall,reward/lane_f1,reward/polyline_f1,reward/format,kl,entropy

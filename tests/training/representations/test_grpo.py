@@ -14,31 +14,22 @@ pytest.importorskip("accelerate")
 from getok_drive.tokens import prompts  # noqa: E402
 from getok_drive.tokens.vocab import TOKEN_ID  # noqa: E402
 from getok_drive.types import Lane  # noqa: E402
-from training.model import SIZES, build_model, build_tokenizer  # noqa: E402
 from training.representations.__main__ import main  # noqa: E402
 from training.representations.answers import LaneAnswer  # noqa: E402
-from training.representations.frames import Frames, write_frames  # noqa: E402
+from training.representations.frames import Frames  # noqa: E402
 from training.representations.grpo import REWARDS, GrpoSettings, LaneGrpo, _drawn, rewards_of  # noqa: E402
 from training.representations.lanes import LANE_PROMPT  # noqa: E402
 from training.representations.reader import taught_logits  # noqa: E402
 from training.samples import Sample  # noqa: E402
 
-SIZE = (112, 56)
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny tower, a few frames, and finished runs of two forms and of one with offsets."""
-    root = tmp_path_factory.mktemp("tables")
-    tokenizer = build_tokenizer()
-    build_model(SIZES["tiny"], tokenizer).save_pretrained(root / "tower")
-    tokenizer.save_pretrained(root / "tower")
-    write_frames(root / "frames" / "train", range(2000, 2012), SIZE, (224, 126))
-    write_frames(root / "frames" / "test", range(4), SIZE, (224, 126))
+def folder(folder):
+    """Finished runs of two forms and of one with offsets beside the tower and the frames."""
     for form, steps in (("text", 3), ("grid", 60), ("grid-offset", 3)):
-        settings = ["--frames", str(root / "frames"), "--tower", str(root / "tower"), "--steps", str(steps)]
-        assert main(["run", "lanes", form, "--out", str(root / form), *settings, "--set", "batch_size=4"]) == 0
-    return root
+        settings = ["--frames", str(folder / "frames"), "--tower", str(folder / "tower"), "--steps", str(steps)]
+        assert main(["run", "lanes", form, "--out", str(folder / form), *settings, "--set", "batch_size=4"]) == 0
+    return folder
 
 
 def command(folder, form, out, *more):

@@ -33,19 +33,6 @@ SIZE = (112, 56)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny tower and a few frames."""
-    root = tmp_path_factory.mktemp("tables")
-    tokenizer = build_tokenizer()
-    model = build_model(SIZES["tiny"], tokenizer)
-    model.save_pretrained(root / "tower")
-    tokenizer.save_pretrained(root / "tower")
-    write_frames(root / "frames" / "train", range(2000, 2012), SIZE, (224, 126))
-    write_frames(root / "frames" / "test", range(4), SIZE, (224, 126))
-    return root
-
-
-@pytest.fixture(scope="module")
 def parts():
     """A tiny model that has learnt nothing, its encoder and its collator."""
     tokenizer = add_bins(build_tokenizer())
