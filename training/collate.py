@@ -18,7 +18,7 @@ from getok_drive.tokens.vocab import TOKENS
 from training.model import position_rule
 from training.recipes.conversation import IGNORE, Conversation
 from training.samples import Sample
-from training.targets import UNLABELLED, dense_labels
+from training.targets import UNLABELLED, corner_labels, dense_labels
 from training.visual import Pixels
 from training.vocabulary import first_token_id
 
@@ -82,6 +82,7 @@ class Batch:
         weights: ``(B, T)`` float32.
         dense: ``(B, K, (channels + 1) * subcells**2)`` uint8, `training.targets.dense_labels` of each visual token.
         choices: places where several answers are right; None where there are none.
+        corners: ``(B, GRID_SIZE, GRID_SIZE, 2, 2)`` float32, `training.targets.corner_labels`; None: not told.
     """
 
     pixel_values: Tensor
@@ -92,6 +93,7 @@ class Batch:
     dense: Tensor
     visual: slice
     choices: Choices | None = None
+    corners: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -119,7 +121,8 @@ class Batch:
             self.weights[chosen, :stop],
         )
         choices = self.choices and replace(self.choices, index=self.choices.index[chosen, :stop])
-        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual, choices)
+        corners = None if self.corners is None else self.corners[chosen]
+        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual, choices, corners)
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in equal parts, rows of like length together, so that little padding is computed."""
@@ -134,7 +137,8 @@ class Batch:
         choices = self.choices and replace(
             self.choices, index=self.choices.index.to(device), allowed=self.choices.allowed.to(device)
         )
-        return Batch(pixels, ids, positions, labels, weights, dense, self.visual, choices)
+        corners = None if self.corners is None else self.corners.to(device, non_blocking=True)
+        return Batch(pixels, ids, positions, labels, weights, dense, self.visual, choices, corners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,8 @@ class Collator:
         dense = torch.from_numpy(np.stack([self._dense(row.sample, merged_hw) for row in conversations]))
         batch = text_batch(conversations, layout, spec, lambda: Positions(spec), pixels, dense)
         choices = _choices(conversations, batch.labels.numpy(), batch.visual.stop, layout.first_id)
-        return replace(batch, choices=choices)
+        corners = torch.from_numpy(np.stack([corner_labels(row.sample) for row in conversations]))
+        return replace(batch, choices=choices, corners=corners)
 
     def _dense(self, sample: Sample, merged_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
         side, (rows, columns) = DENSE_SUBCELLS, merged_hw

@@ -73,7 +73,7 @@ SIZES = {
     # a visual token per patch of 32 pixels: 2 x 4 grid cells at 512x256, so that offsets can be read
     "nano": ModelSize(
         merge_size=1, patch_size_px=32, text_kv_heads=6, conv_stem=((32, 4, 0), (64, 2, 3)),
-        cell_channels=64, cell_detail=(64, 1, 2), cell_blocks=2, cell_glances=2,
+        cell_channels=64, cell_detail=(64, 1, 2), cell_blocks=4, cell_glances=2,
     ),
     "tiny": ModelSize(32, 1, 2, 48, 32, 2, 2, 1, 48, cell_channels=8),
     "small": ModelSize(384, 10, 6, 1024, 384, 6, 6, 2, 1024),

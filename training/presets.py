@@ -54,6 +54,7 @@ class SftConfig:
         dense_positive_weights: weight of occupied subcells in that loss, one for each of ``training.targets.DENSE_CHANNELS``.
         dense_class_weight: in that loss, weight of a subcell at the centre of a box or sign, whose class is asked; an empty
             subcell's occupancy counts 1.
+        dense_corner_weight: in that loss, weight of a cell's way to a corner of a box, see `training.targets.corner_labels`.
         recipe: the data, see `training.recipes.settings.RecipeConfig` (``recipe.NAME=value``).
         ema_decay: of the averaged weights that are evaluated and shipped; 0 switches averaging off.
         render_size_wh: size at which the world renders training pictures; ``None``: the stage's image size.
@@ -79,6 +80,7 @@ class SftConfig:
     dense_weight: float = 1.0
     dense_positive_weights: tuple[float, ...] = (8.0, 3.0, 5.0, 15.0, 15.0, 30.0, *[30.0] * 6)
     dense_class_weight: float = 0.0
+    dense_corner_weight: float = 0.0
     ema_decay: float = 0.999
     noise: Noise = field(default_factory=Noise)
     loss_weights: LossWeights = field(default_factory=LossWeights)

@@ -24,6 +24,7 @@ from accelerate.utils import DistributedType, set_seed
 from tqdm import tqdm
 
 from getok_drive.errors import ConfigError, GetokError
+from training.attention import use_causal_products
 from training.base_model import load_base
 from training.batches import batches, validation_batches, with_data
 from training.checkpoints import RunLog, load_newest, plain_config, save_checkpoint
@@ -70,6 +71,8 @@ class Trainer:
         self.encoder = Encoder(self.tokenizer, Layout.of(self.tokenizer, model.config))
         self.tuned = prepare(model, self.tokenizer, config.tuning)
         self.source = str(start_from or config.base) or None
+        if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+            use_causal_products(model)
         trained = TrainedModel(model, heads_from=start_from)
         if config.compile:
             for block in (*model.model.visual.blocks, *model.model.language_model.layers):
@@ -116,7 +119,7 @@ class Trainer:
         return self.model(
             batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
             config.dense_weight * dense_share, config.dense_positive_weights, token_weight, stage.vision_gradient,
-            config.dense_class_weight,
+            config.dense_class_weight, config.dense_corner_weight,
         )  # fmt: skip
 
     def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:

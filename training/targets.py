@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from getok_drive.tokens.codec import Ids, decode_points, encode_points, offsets_for
+from getok_drive.tokens.codec import Ids, decode_points, encode_points, offsets_for, px_to_norm
 from getok_drive.tokens.elements import ElementTokens, canonical_elements
 from getok_drive.tokens.vocab import BOX_CLASSES, GRID_SIZE, SIGN_CLASSES, SIGN_COLORS, TABLE, TOKEN_ID
 from getok_drive.types import FloatArray
@@ -29,6 +29,7 @@ _BOX_CLASSES_OF = {
     "obstacle": tuple(name for name in BOX_CLASSES if name not in _VEHICLES + _VULNERABLE),
 }
 _LEAST_CORNERED = 2  # subcells: corners of lower boxes lie in one another
+_LEAST_CORNERED_NORM = 1 / 32  # of the picture's height, the same for cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,34 @@ def dense_labels(sample: Sample, size_wh: tuple[int, int]) -> npt.NDArray[np.uin
             unknown[unknown == 0] = UNLABELLED
     _name_centres(picture[-1], sample, scale)
     return picture
+
+
+def corner_labels(sample: Sample) -> FloatArray:
+    """Where the corners of boxes lie from the centres of the grid's cells, for a cell's own auxiliary loss.
+
+    Args:
+        sample: labels in pixels of its own image.
+
+    Returns:
+        ``(GRID_SIZE, GRID_SIZE, 2, 2)`` float32: for each cell, row by row, the way to the nearest upper left and lower right
+        corner of a labelled box, ``(x, y)`` in cells; NaN where none is in the cell or a neighbour. Boxes lower than a cell are
+        left out.
+    """
+    told = np.full((GRID_SIZE, GRID_SIZE, 2, 2), np.nan, np.float32)
+    if "boxes" not in sample.known or not sample.boxes:
+        return told
+    ends = px_to_norm(np.concatenate([box.xyxy_px.reshape(2, 2) for box in sample.boxes]), sample.size_wh).reshape(-1, 2, 2)
+    ends = ends[ends[:, 1, 1] - ends[:, 0, 1] >= _LEAST_CORNERED_NORM] * GRID_SIZE
+    around = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), axis=-1).reshape(-1, 2)
+    for which in range(2):
+        cells = (np.floor(ends[:, None, which]) + around).reshape(-1, 2)
+        ways = np.repeat(ends[:, which], len(around), axis=0) - (cells + 0.5)
+        inside = ((cells >= 0) & (cells < GRID_SIZE)).all(axis=1)
+        cells, ways = cells[inside].astype(int), ways[inside]
+        nearest_last = np.argsort(-np.hypot(ways[:, 0], ways[:, 1]), kind="stable")
+        for (column, row), way in zip(cells[nearest_last], ways[nearest_last], strict=True):
+            told[row, column, which] = way
+    return told
 
 
 def _name_centres(picture: npt.NDArray[np.uint8], sample: Sample, scale: FloatArray) -> None:

@@ -22,7 +22,17 @@ from training.model import SIZES, build_model, build_tokenizer
 from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
 from training.samples import Sample
-from training.targets import DENSE_CHANNELS, DENSE_CLASSES, Noise, dense_labels, elements_of, noisy_targets, slipped, thin_lane
+from training.targets import (
+    DENSE_CHANNELS,
+    DENSE_CLASSES,
+    Noise,
+    corner_labels,
+    dense_labels,
+    elements_of,
+    noisy_targets,
+    slipped,
+    thin_lane,
+)
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 
@@ -173,6 +183,35 @@ def test_a_box_is_marked_at_its_corners_too():
     }  # fmt: skip
     half = dict(zip(DENSE_CHANNELS, dense_labels(sample, (32, 16)), strict=False))
     assert half["vehicle_second"][10, 15] == 1 and half["vehicle_second"].sum() == 1
+
+
+def test_cells_are_told_the_way_to_the_nearest_corners():
+    car, walker = (
+        Box(np.array([9.5, 7.5, 29.5, 19.5], np.float32), "car"),
+        Box(np.array([12.5, 7.5, 13.5, 11.5], np.float32), "pedestrian"),
+    )
+    low = Box(np.array([50.0, 5.0, 60.0, 5.5], np.float32), "car")  # lower than a cell: told of neither corner
+    sample = Sample(image_bgr=np.zeros((32, 64, 3), np.uint8), boxes=(car, walker, low))
+    ways = corner_labels(sample)
+    assert ways.shape == (32, 32, 2, 2)
+    # in cells (2 x 1 px) the first corners lie at (5, 8) and (6.5, 8), the second ones at (15, 20) and (7, 12)
+    np.testing.assert_allclose(ways[7, 4, 0], [0.5, 0.5])  # the cell left of and above the car's
+    np.testing.assert_allclose(ways[8, 5, 0], [-0.5, -0.5])
+    np.testing.assert_allclose(ways[8, 6, 0], [0.0, -0.5])  # the walker's is nearer than the car's
+    np.testing.assert_allclose(ways[9, 4, 0], [0.5, -1.5])
+    np.testing.assert_allclose(ways[12, 7, 1], [-0.5, -0.5])
+    assert np.isnan(ways[8, 9, 0]).all() and np.isnan(ways[5, 25:31]).all()
+    assert int(np.isfinite(ways[..., 1, 0]).sum()) == 18  # 3 x 3 cells around each second corner
+    assert np.isnan(corner_labels(replace(sample, known=("lanes",)))).all()
+
+
+def test_corners_beyond_the_picture_are_told_where_a_cell_is_near():
+    sample = Sample(
+        image_bgr=np.zeros((32, 64, 3), np.uint8), boxes=(Box(np.array([-2.5, -0.5, 90.0, 31.5], np.float32), "car"),)
+    )
+    ways = corner_labels(sample)
+    np.testing.assert_allclose(ways[0, 0, 0], [-1.5, -0.5])
+    assert int(np.isfinite(ways[..., 0, 0]).sum()) == 2 and np.isnan(ways[..., 1, :]).all()
 
 
 def test_the_last_dense_picture_names_what_is_at_the_centres():

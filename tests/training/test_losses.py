@@ -64,19 +64,31 @@ def test_a_cell_is_labelled_by_what_lies_in_it(merged_hw):
 
 
 def test_cells_with_detail_have_a_head_of_their_own():
-    size = ModelSize(
-        32, 1, 2, 48, 32, 2, 2, 1, 48, patch_size_px=16, merge_size=1, conv_stem=((8, 2, 1),),
-        cell_channels=8, cell_detail=(8, 1, 2), cell_blocks=1, cell_glances=1,
-    )  # fmt: skip
-    tokenizer = build_tokenizer()
-    model = build_model(size, tokenizer)
+    model, tokenizer = _with_cells(), build_tokenizer()
     config = override(PRESETS["tiny"], ["stages=((1, (128, 64), True),)", "dense_class_weight=60.0"])
     batch = RecipeBatches(config, config.stages[0], Encoder(tokenizer, Layout.of(tokenizer, model.config)), 0, 1)[0][0]
     trained = TrainedModel(model)
     assert "cell_head.weight" in trained.heads.state_dict()
-    trained(batch, (4, 8), True, 1.0, config.dense_positive_weights, class_weight=60.0).total.backward()
+    weights = {"class_weight": 60.0, "corner_weight": 60.0}
+    trained(batch, (4, 8), True, 1.0, config.dense_positive_weights, **weights).total.backward()
+    assert trained.corner_head is not None and trained.corner_head.weight.grad.any(dim=1).all()
     assert trained.cell_head is not None and trained.cell_head.weight.grad.abs().min(dim=1).values.gt(0).any()
     assert model.cells.detail.weight.grad.any()  # which is zero itself, and is taught by the head
+
+
+def test_cells_learn_the_ways_to_corners():
+    """The loss by hand: two cells with a label each, one with an error below a tenth of a cell, which counts by its square."""
+    trained = TrainedModel(_with_cells())
+    torch.nn.init.zeros_(trained.corner_head.weight)
+    torch.nn.init.zeros_(trained.corner_head.bias)
+    cells = torch.randn(1, 1024, 8)
+    corners = torch.full((1, 32, 32, 2, 2), float("nan"))
+    corners[0, 0, 1, 0], corners[0, 31, 31, 1] = torch.tensor([0.05, -0.5]), torch.tensor([1.5, 0.0])
+    loss = trained._corners(cells, corners)
+    assert loss.item() == pytest.approx(DENSE_SUBCELLS * (0.05**2 / 0.2 + 0.45 + 1.45), rel=1e-5)
+    loss.backward()
+    assert torch.isfinite(trained.corner_head.weight.grad).all()
+    assert trained._corners(cells, torch.full_like(corners, float("nan"))).item() == 0.0
 
 
 def test_convolutions_learn_to_name_what_lies_where_they_look():
@@ -105,6 +117,14 @@ def test_convolutions_learn_to_name_what_lies_where_they_look():
 def test_a_weight_for_every_channel_is_demanded():
     with pytest.raises(ConfigError, match="one for each of lane, drivable"):
         override(PRESETS["tiny"], ["dense_positive_weights=(1.0, 2.0)"])
+
+
+def _with_cells() -> Any:
+    size = ModelSize(
+        32, 1, 2, 48, 32, 2, 2, 1, 48, patch_size_px=16, merge_size=1, conv_stem=((8, 2, 1),),
+        cell_channels=8, cell_detail=(8, 1, 2), cell_blocks=1, cell_glances=1,
+    )  # fmt: skip
+    return build_model(size, build_tokenizer())
 
 
 def _with_convolutions() -> Any:

@@ -26,9 +26,9 @@ class LossWeights:
     Attributes:
         propose: of a proposal's tokens.
         offset: of each offset round's; later rounds move less, so they count less.
-        kinds: factors on ``propose`` for the words and places of each of `getok_drive.tokens.elements.KINDS` (driving only): what
-            is rare or short is a small part of the text, and learnt late. The token that begins an element keeps its weight, so
-            that how often each kind is written stays unbiased.
+        kinds: factors on ``propose`` and ``offset`` for the words, places and offsets of each of
+            `getok_drive.tokens.elements.KINDS` (driving only): what is rare or short is a small part of the text, and learnt
+            late. The token that begins an element keeps its weight, so that how often each kind is written stays unbiased.
 
     Raises:
         ConfigError: a weight below zero, fewer than one for each offset round, or not one for each kind.

@@ -102,8 +102,9 @@ class Workshop:
         grounder = Grounder(encoder, weights, config.refine, config.jitter, self.refine_points)
         if domain == "driving":
             return DrivingRecipe(
-                encoder.layout, self.noise, self.refine_points, weights, config.assume_complete, config.least_box_height
-            )
+                encoder.layout, self.noise, self.refine_points, weights, config.assume_complete, config.least_box_height,
+                config.refine_odds,
+            )  # fmt: skip
         if domain == "classification":
             return ClassificationRecipe(encoder, config.region, config.attributes)
         if domain in ("segmentation", "part"):

@@ -28,6 +28,7 @@ class DrivingRecipe:
         weights: of the answer's tokens.
         assume_complete: see `training.recipes.partial.assume_complete`.
         least_box_height: boxes lower than this share of the picture are left out of the text.
+        refine_odds: of the elements of each kind to be among those refined.
     """
 
     layout: Layout
@@ -36,6 +37,7 @@ class DrivingRecipe:
     weights: LossWeights = field(default_factory=LossWeights)
     assume_complete: tuple[str, ...] = ()
     least_box_height: float = 0.0
+    refine_odds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Conversation | None:
         """The conversation; ``rng`` draws the noise and the refinement's part. None where no kind is labelled."""
@@ -51,7 +53,11 @@ class DrivingRecipe:
         script.teach(layout.refine_turn[:1], [layout.end])  # the turn's end is the model's own to write
         script.read(layout.refine_turn[1:])
         slip = self.noise.slip if self.noise else 0.0
-        groups = [Group(target.context_cells, *slipped(target, slip, rng)) for target in targets]
+        weight_of, odds_of = (dict(zip(KINDS, factors, strict=True)) for factors in (self.weights.kinds, self.refine_odds))
+        groups = [
+            Group(target.context_cells, *slipped(target, slip, rng), weight_of[target.element.kind], odds_of[target.element.kind])
+            for target in targets
+        ]
         write_refinement(script, groups, layout.first_id, self.weights.offset, self.refine_points, rng)
         script.teach([layout.end])
         return script.conversation(sample)

@@ -19,11 +19,15 @@ class Group(NamedTuple):
         cells: ``(N,)`` as proposed.
         answers: ``(N, rounds)`` to them, which are taught; see `training.offset_data.Anchors`.
         read: what stands in the context in their place, the same shape; None: the answers themselves.
+        weight: factor on the weights of its offsets.
+        odds: how much likelier than others it is among those that are written.
     """
 
     cells: Ids
     answers: Ids
     read: Ids | None = None
+    weight: float = 1.0
+    odds: float = 1.0
 
 
 def write_refinement(
@@ -40,9 +44,9 @@ def write_refinement(
             places, so that positions match those at run time.
         rng: draws the groups.
     """
-    kept = _subset([len(group.cells) for group in groups], most_points, rng)
+    kept = _subset([len(group.cells) for group in groups], [group.odds for group in groups], most_points, rng)
     script.read([first_id + TOKEN_ID["<offset>"]])
-    for index, (cells, answers, read) in enumerate(groups):
+    for index, (cells, answers, read, factor, _) in enumerate(groups):
         deleted = (answers[:, :1] == TABLE.delete).any(axis=1)
         lengths = np.where(deleted, 2, 1 + answers.shape[1])
         if index not in kept:
@@ -51,15 +55,20 @@ def write_refinement(
         rows = (cells, answers, answers if read is None else read, lengths)
         for cell, answer, seen, length in zip(*(row.tolist() for row in rows), strict=True):
             tokens, taught = ([first_id + token for token in (cell, *given)][:length] for given in (seen, answer))
-            scale = (0.0, 1.0) if length == 2 and answer[0] == TABLE.delete else (0.0, *weights[: length - 1])
+            scale = (
+                (0.0, 1.0)
+                if length == 2 and answer[0] == TABLE.delete
+                else (0.0, *(factor * weight for weight in weights[: length - 1]))
+            )
             script.teach(tokens, [IGNORE, *taught[1:]], scale)
     script.read([first_id + TOKEN_ID["</offset>"]])
 
 
-def _subset(sizes: Sequence[int], most_points: int, rng: np.random.Generator) -> set[int]:
+def _subset(sizes: Sequence[int], odds: Sequence[float], most_points: int, rng: np.random.Generator) -> set[int]:
     kept: set[int] = set()
     points = 0
-    for index in rng.permutation(len(sizes)).tolist():
+    waits = rng.exponential(size=len(sizes)) / np.asarray(odds)  # drawn without replacement, each next one by its odds
+    for index in np.argsort(waits).tolist():
         if not kept or points + sizes[index] <= most_points:
             kept.add(index)
             points += sizes[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from getok_drive.errors import ConfigError
+from getok_drive.tokens.elements import KINDS
 
 REGION_FORMS = ("grid", "text", "drawn")
 
@@ -29,6 +30,7 @@ class RecipeConfig:
         cache: folder for the segmenter's proposals; empty: none are kept (each picture then costs seconds each time).
         least_box_height: boxes lower than this share of the picture are not written in driving scenes: what a model cannot see at
             its input size only teaches it to guess. The dense loss still shows them to the tower.
+        refine_odds: how likely lanes, areas, boxes and signs are among the driving elements that are refined where not all are.
         assume_complete: kinds (``boxes``, ``signs``) whose labelled classes are taken for all there are, see `partial`.
         vary: how much otherwise (0..1) data sets' pictures of driving scenes are seen each time, see `variation`; 0: as they are.
     """
@@ -47,6 +49,7 @@ class RecipeConfig:
     most_tokens: int = 32
     cache: str = ""
     least_box_height: float = 0.0
+    refine_odds: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     assume_complete: tuple[str, ...] = ()
     vary: float = 0.0
 
@@ -61,6 +64,8 @@ class RecipeConfig:
             raise ConfigError(f"recipe.least_box_height={self.least_box_height}: expected a share of the picture's height, 0..1")
         if self.region not in REGION_FORMS:
             raise ConfigError(f"recipe.region={self.region!r}: expected one of {', '.join(REGION_FORMS)}")
+        if len(self.refine_odds) != len(KINDS) or min(self.refine_odds) <= 0:
+            raise ConfigError(f"recipe.refine_odds={self.refine_odds}: expected one above 0 for each of {', '.join(KINDS)}")
         if not 0 < self.tau <= 1 or self.most_tokens < 1:
             raise ConfigError("recipe: expected 0 < tau <= 1 and most_tokens of 1 or more")
         if unknown := set(self.assume_complete) - {"boxes", "signs"}:

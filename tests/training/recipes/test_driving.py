@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from getok_drive.errors import ConfigError
-from getok_drive.tokens.vocab import TOKEN_ID
+from getok_drive.tokens.elements import KINDS
+from getok_drive.tokens.vocab import OFFSET_ROUNDS, TABLE, TOKEN_ID
 from getok_drive.types import Box
 from training.datasets import world
 from training.recipes.conversation import LossWeights
@@ -48,14 +49,36 @@ def test_boxes_too_low_to_see_are_not_written(encoder, scene):
     assert tall.sample is scene  # the dense loss still knows them
 
 
-def test_a_kinds_factor_is_for_its_words_and_places_only(encoder, scene):
+def test_a_kinds_factor_is_for_its_words_places_and_offsets_only(encoder, scene):
     plain = DrivingRecipe(encoder.layout)(scene, np.random.default_rng(0))
     heavy = DrivingRecipe(encoder.layout, weights=LossWeights(kinds=(1, 1, 1, 3)))(scene, np.random.default_rng(0))
     assert heavy.labels == plain.labels
     changed = [label for label, a, b in zip(plain.labels, plain.weights, heavy.weights, strict=True) if a != b]
-    assert {b / a for a, b in zip(plain.weights, heavy.weights, strict=True) if a != b} == {3.0}
-    assert len(changed) == len(scene.signs) * 3  # class, colour, cell; not the token that begins a sign
+    assert [b / a for a, b in zip(plain.weights, heavy.weights, strict=True) if a != b] == pytest.approx([3.0] * len(changed))
+    refined = sum(TABLE.offset_base <= label - encoder.layout.first_id < TABLE.delete for label in changed)
+    assert refined % OFFSET_ROUNDS == 0 and refined <= len(scene.signs) * OFFSET_ROUNDS
+    assert len(changed) - refined == len(scene.signs) * 3  # class, colour, cell; not the token that begins a sign
     assert encoder.layout.first_id + TOKEN_ID["<sign>"] not in changed
+
+
+def test_kinds_are_refined_as_often_as_their_odds_say(encoder, scene):
+    weights = LossWeights(propose=0.0, offset=(1.0, 1.0, 1.0), kinds=(2.0, 3.0, 4.0, 5.0))
+
+    def refined(odds):
+        """The kinds of the one element that each of many texts refines, told by their offsets' weights."""
+        recipe = DrivingRecipe(encoder.layout, refine_points=1, weights=weights, refine_odds=odds)
+        texts = [recipe(scene, np.random.default_rng(seed)) for seed in range(20)]
+        return {KINDS[int(weight) - 2] for text in texts for weight in text.weights if weight >= 2}
+
+    assert refined((1e-9, 1e-9, 1.0, 1e-9)) == {"box"}
+    assert refined((1.0, 1e-9, 1e-9, 1e-9)) == {"lane"}
+    assert {"lane", "box"} <= refined((1.0, 1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("odds", [(1.0, 1.0), (1.0, 1.0, 0.0, 1.0)])
+def test_odds_that_make_no_sense_are_refused(odds):
+    with pytest.raises(ConfigError, match="expected one above 0 for each of lane, drivable, box, sign"):
+        RecipeConfig(refine_odds=odds)
 
 
 @pytest.mark.parametrize("kinds", [(1.0, 1.0, 1.0), (1.0, 1.0, -1.0, 1.0)])
