@@ -11,6 +11,7 @@ import numpy as np
 
 from getok_drive.bundle import Bundle
 from getok_drive.errors import ConfigError
+from getok_drive.repeats import without_repeats
 from getok_drive.runtime.backend import Backend
 from getok_drive.runtime.decoding import Budget, decode
 from getok_drive.tokens.elements import KINDS
@@ -100,7 +101,7 @@ class Perceiver:
             kinds=kinds,
         )
         t4 = time.perf_counter()
-        lanes, drivable, boxes, signs, report = parse(
+        lanes, drivable, written, signs, report = parse(
             decoded.propose_ids,
             decoded.refine_ids if self._moves or not decoded.refine_ids else unmoved(decoded.refine_ids),
             size_wh=transform.source_size_wh,
@@ -109,6 +110,9 @@ class Perceiver:
             limits=self.limits,
             calibration=self._calibration,
         )
+        boxes = without_repeats(written)
+        repeated = len(written) - len(boxes)
+        report = replace(report, passes=decoded.passes, repeated=repeated, elements=report.elements - repeated)
         t5 = time.perf_counter()
         return Scene(
             image_size_wh=frame.size_wh,
@@ -120,7 +124,7 @@ class Perceiver:
             source=frame.source,
             index=frame.index,
             truncated=decoded.truncated,
-            report=replace(report, passes=decoded.passes),
+            report=report,
             timings=Timings(*(1e3 * (b - a) for a, b in ((t0, t1), (t1, t2), (t2, t3), (t3, t4), (t4, t5), (t0, t5)))),
             bundle_name=self.bundle.name,
             bundle_sha256=self.bundle.sha256,

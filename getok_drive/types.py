@@ -136,13 +136,15 @@ class Sign:
 class DecodeReport:
     """How much of the model's text became elements, and why the rest did not.
 
-    ``issues`` counts what was dropped by reason, e.g. ``{"lane_too_short": 1}``; empty means that every token was used.
+    ``issues`` counts what was dropped by reason, e.g. ``{"lane_too_short": 1}``; empty means that every token was used. Not among
+    them: ``deleted`` elements, which the model took back itself, and ``repeated`` boxes (`getok_drive.repeats`).
     """
 
     tokens: int = 0
     passes: int = 0
     elements: int = 0
     deleted: int = 0
+    repeated: int = 0
     issues: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -223,6 +225,7 @@ class Scene:
                 "passes": self.report.passes,
                 "elements": self.report.elements,
                 "deleted": self.report.deleted,
+                "repeated": self.report.repeated,
                 "issues": dict(self.report.issues),
             },
             "timings_ms": timings,

@@ -55,6 +55,14 @@ def test_a_scene_comes_back_to_half_a_finest_step(bundle):
     assert all(e.confidence > 0.9 for e in (*scene.lanes, *scene.drivable, *scene.boxes, *scene.signs))
 
 
+def test_boxes_that_are_written_twice_are_counted_and_dropped(bundle):
+    twice = (*BOXES, Box([300, 225, 380, 315], "car"))
+    scene = scripted(bundle, boxes=twice).run(frame())
+    assert sorted(box.class_name for box in scene.boxes) == ["car", "pedestrian"]
+    assert (scene.report.repeated, scene.report.elements) == (1, scene.elements)
+    assert scene.to_json()["decode_report"]["repeated"] == 1 and not scene.report.issues
+
+
 def test_timings_add_up(bundle):
     timings = scripted(bundle).run(frame()).timings
     stages = timings.preprocess_ms + timings.vision_ms + timings.prefill_ms + timings.decode_ms + timings.parse_ms

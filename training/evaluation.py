@@ -74,7 +74,7 @@ class Collector:
         self._query_ms: list[float] = []
         self._stages: Counter[str] = Counter()
         self._issues: Counter[str] = Counter()
-        self._truncated = self._invalid = self._tokens = self._passes = self._deleted = self._queries = 0
+        self._truncated = self._invalid = self._tokens = self._passes = self._deleted = self._repeated = self._queries = 0
         self._bundles: Counter[tuple[str, str]] = Counter()
         self.missing = 0
         self.missing_answers = 0
@@ -110,6 +110,7 @@ class Collector:
         self._tokens += scene.report.tokens
         self._passes += scene.report.passes
         self._deleted += scene.report.deleted
+        self._repeated += scene.report.repeated
         self._bundles[(scene.bundle_name, scene.bundle_sha256)] += 1
         self._digests[key] = digest
         return score
@@ -171,8 +172,8 @@ class Collector:
         prompted, note = score_captions(self._prompted, self._captions)
         outputs = {
             "truncated": self._truncated, "invalid": self._invalid, "issues": dict(self._issues), "missing": self.missing,
-            "deleted_elements": self._deleted, "tokens_per_frame": round(self._tokens / count, 2),
-            "passes_per_frame": round(self._passes / count, 2),
+            "deleted_elements": self._deleted, "repeated_boxes": self._repeated,
+            "tokens_per_frame": round(self._tokens / count, 2), "passes_per_frame": round(self._passes / count, 2),
         }  # fmt: skip
         if self._queries:
             outputs |= {"queries": self._queries, "missing_answers": self.missing_answers}
