@@ -27,10 +27,11 @@ from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.positions import RULES, PositionSpec
 from getok_drive.tokens.vocab import GRID_SIZE, TOKENS
 
-FORMAT = 1
+FORMAT = 2
 BUILT_IN = Path(__file__).parent / "bundles"
 CONTRACT = "contract.json"
 _MOST_CONTRACT_BYTES = 4 << 20
+_AGAIN = "export the bundle again with this version of getok-drive"
 _MODEL_SUFFIXES = (".onnx", ".data", ".npy", ".safetensors", ".json", ".engine")  # what a backend might read
 
 
@@ -97,6 +98,7 @@ class Contract:
         git_commit: of the code that exported it.
         tokens, image, prompt, model: what the runtime must agree on.
         calibration: of the confidences, by element kind.
+        least_confidence: elements below it are left out unless somebody asks for them, by element kind; where F1 is greatest.
         training: data sets and their terms.
         files: SHA-256 (hexadecimal) of every file beside the contract.
     """
@@ -109,6 +111,7 @@ class Contract:
     prompt: PromptSpec
     model: Geometry
     calibration: dict[str, CalibrationSpec]
+    least_confidence: dict[str, float]
     training: tuple[TrainingData, ...]
     files: dict[str, str]
 
@@ -148,7 +151,10 @@ class Bundle:
             if path.stat().st_size > _MOST_CONTRACT_BYTES:
                 raise BundleError(f"larger than {_MOST_CONTRACT_BYTES} bytes; this is no contract")
             data = path.read_bytes()
-            contract = read_dataclass(Contract, json.loads(data), "contract")
+            values = json.loads(data)
+            if isinstance(values, dict) and (found := values.get("format", FORMAT)) != FORMAT:
+                raise BundleError(f"format is {found}, this runtime reads {FORMAT}; {_AGAIN}")
+            contract = read_dataclass(Contract, values, "contract")
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror}; is {folder} a bundle?") from error
         except (ValueError, RecursionError) as error:
@@ -216,15 +222,13 @@ class Bundle:
     def _check_agreement(self) -> None:
         """Compare the contract with this runtime and with itself."""
         contract, path = self.contract, self.folder / CONTRACT
-        again = "export the bundle again with this version of getok-drive"
 
         def require(condition: bool, what: str) -> None:
             if not condition:
                 raise BundleError(f"{path}: {what}")
 
         tokens, image, model, prompt = contract.tokens, contract.image, contract.model, contract.prompt
-        require(contract.format == FORMAT, f"format is {contract.format}, this runtime reads {FORMAT}; {again}")
-        require(tokens.grid_size == GRID_SIZE, f"tokens.grid_size is {tokens.grid_size}, this runtime has {GRID_SIZE}; {again}")
+        require(tokens.grid_size == GRID_SIZE, f"tokens.grid_size is {tokens.grid_size}, this runtime has {GRID_SIZE}; {_AGAIN}")
         require(1 <= tokens.offset_rounds <= 8, f"tokens.offset_rounds is {tokens.offset_rounds}, expected 1..8")
         require(
             set(tokens.decided_rounds) == set(KINDS), f"tokens.decided_rounds: expected one number each for {', '.join(KINDS)}"
@@ -233,9 +237,11 @@ class Bundle:
             most = tokens.offset_rounds
             require(1 <= decided <= most, f"tokens.decided_rounds.{kind} is {decided}, expected 1..{most}")
         for index, (theirs, ours) in enumerate(zip(tokens.table, TOKENS, strict=False)):
-            require(theirs == ours, f"tokens.table[{index}] is {theirs}, this runtime has {ours}; {again}")
-        require(len(tokens.table) == len(TOKENS), f"tokens.table has {len(tokens.table)} tokens, not {len(TOKENS)}; {again}")
-        require(prompt.sha256 == prompts.prompt_hash(), f"prompt.sha256 differs: the model was trained on other prompts; {again}")
+            require(theirs == ours, f"tokens.table[{index}] is {theirs}, this runtime has {ours}; {_AGAIN}")
+        require(len(tokens.table) == len(TOKENS), f"tokens.table has {len(tokens.table)} tokens, not {len(TOKENS)}; {_AGAIN}")
+        require(
+            prompt.sha256 == prompts.prompt_hash(), f"prompt.sha256 differs: the model was trained on other prompts; {_AGAIN}"
+        )
         in_vocabulary = 0 <= tokens.first_token_id <= model.vocab_size - len(TOKENS)
         require(
             in_vocabulary, f"tokens.first_token_id {tokens.first_token_id} does not fit into model.vocab_size {model.vocab_size}"
@@ -243,6 +249,9 @@ class Bundle:
         for name in ("before", "after", "refine"):
             ids = getattr(prompt, name)
             require(bool(ids) and all(0 <= i < model.vocab_size for i in ids), f"prompt.{name} holds no ids of the vocabulary")
+        least = contract.least_confidence
+        require(set(least) == set(KINDS), f"least_confidence: expected one number each for {', '.join(KINDS)}")
+        require(all(0 <= value <= 1 for value in least.values()), f"least_confidence is {least}, expected numbers in 0..1")
         unknown = set(contract.calibration) - set(KINDS)
         require(not unknown, f"calibration has unknown kinds {sorted(unknown)}; expected {', '.join(KINDS)}")
         for kind, spec in contract.calibration.items():

@@ -92,6 +92,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     count = partial(_count, least=0)
     parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads; 0 (default): the backend's choice")
     parser.add_argument("--rounds", type=count, metavar="N", help="offset rounds asked for; fewer are faster (default: bundle's)")
+    parser.add_argument("--min-confidence", type=_share, metavar="C", help="leave out elements below it (default: bundle's)")
     parser.add_argument("--token-budget", type=_count, metavar="N", help="most tokens for one frame")
     parser.add_argument("--time-budget-ms", type=_positive, metavar="MS", help="most milliseconds of decoding for one frame")
 
@@ -100,6 +101,16 @@ def _count(text: str, least: int = 1) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) < least:
         raise argparse.ArgumentTypeError(f"expected a whole number of {least} or more, got {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"expected a number in 0..1, got {text!r}")
+    return value
 
 
 def _positive(text: str) -> float:
@@ -122,7 +133,10 @@ def _perceiver(options: argparse.Namespace) -> Perceiver:
     if options.time_budget_ms:
         given["time_s"] = options.time_budget_ms / 1e3
     budget = Budget(**given)
-    perceiver = Perceiver(options.bundle, options.backend, budget=budget, rounds=options.rounds, threads=options.threads)
+    perceiver = Perceiver(
+        options.bundle, options.backend, budget=budget, rounds=options.rounds, min_confidence=options.min_confidence,
+        threads=options.threads,
+    )  # fmt: skip
     perceiver.warm_up()
     return perceiver
 
@@ -260,6 +274,8 @@ def _bundle(options: argparse.Namespace) -> int:
         print(f"commit    {contract.git_commit}")
         for kind, spec in contract.calibration.items():
             print(f"calibration of {kind}: temperature {spec.temperature:.4f}, bias {spec.bias:+.4f}")
+        least = ", ".join(f"{kind} {value:g}" for kind, value in contract.least_confidence.items() if value)
+        print(f"left out  elements below a confidence of: {least or '0'}")
         for data in contract.training:
             print(f"trained on {data.name}: {data.terms}")
     return 0

@@ -11,9 +11,9 @@ import numpy as np
 
 from getok_drive.bundle import Bundle
 from getok_drive.errors import ConfigError
-from getok_drive.repeats import without_repeats
 from getok_drive.runtime.backend import Backend
 from getok_drive.runtime.decoding import Budget, decode
+from getok_drive.selecting import select
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.limits import Limits
 from getok_drive.tokens.parsing import parse
@@ -32,6 +32,7 @@ class Perceiver:
         refine: whether to ask for the refinement; without it points are cells' centres.
         rounds: offset rounds that the model is asked for, at most its own; each point costs a decoder pass a round. With 0
             points are deleted but not moved. None: as many as the bundle says for each kind of element.
+        min_confidence: elements below it are left out; None: as the bundle says for each kind.
         threads: CPU threads; 0 lets the backend choose.
 
     Raises:
@@ -49,6 +50,7 @@ class Perceiver:
         budget: Budget | None = None,
         refine: bool = True,
         rounds: int | None = None,
+        min_confidence: float | None = None,
         threads: int = 0,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -65,19 +67,29 @@ class Perceiver:
         self._moves = rounds != 0
         self._decided = self.bundle.contract.tokens.decided_rounds if rounds is None else dict.fromkeys(KINDS, max(1, rounds))
         self._calibration = self.bundle.calibration
+        least = self.bundle.contract.least_confidence
+        self._least = least if min_confidence is None else dict.fromkeys(KINDS, min_confidence)
 
     def warm_up(self) -> None:
         """Run once on a grey picture, so that the first real frame takes as long as the next."""
         width, height = self._preprocess.image_size_wh
         self.run(Frame(np.full((height, width, 3), 114, np.uint8), source="warm-up"))
 
-    def run(self, frame: Frame, *, budget: Budget | None = None, kinds: Collection[str] = KINDS) -> Scene:
+    def run(
+        self,
+        frame: Frame,
+        *,
+        budget: Budget | None = None,
+        kinds: Collection[str] = KINDS,
+        min_confidence: float | None = None,
+    ) -> Scene:
         """Everything seen in one frame.
 
         Args:
             frame: the image and where it comes from.
             budget: for this frame, instead of the perceiver's own.
             kinds: element kinds to look for: some of ``lane``, ``drivable``, ``box``, ``sign``.
+            min_confidence: for this frame, instead of the perceiver's own.
 
         Raises:
             BackendError: inference failed; the perceiver stays usable.
@@ -101,7 +113,7 @@ class Perceiver:
             kinds=kinds,
         )
         t4 = time.perf_counter()
-        lanes, drivable, written, signs, report = parse(
+        written = parse(
             decoded.propose_ids,
             decoded.refine_ids if self._moves or not decoded.refine_ids else unmoved(decoded.refine_ids),
             size_wh=transform.source_size_wh,
@@ -110,9 +122,8 @@ class Perceiver:
             limits=self.limits,
             calibration=self._calibration,
         )
-        boxes = without_repeats(written)
-        repeated = len(written) - len(boxes)
-        report = replace(report, passes=decoded.passes, repeated=repeated, elements=report.elements - repeated)
+        least = self._least if min_confidence is None else dict.fromkeys(KINDS, min_confidence)
+        lanes, drivable, boxes, signs, report = select(written, least)
         t5 = time.perf_counter()
         return Scene(
             image_size_wh=frame.size_wh,
@@ -124,7 +135,7 @@ class Perceiver:
             source=frame.source,
             index=frame.index,
             truncated=decoded.truncated,
-            report=report,
+            report=replace(report, passes=decoded.passes),
             timings=Timings(*(1e3 * (b - a) for a, b in ((t0, t1), (t1, t2), (t2, t3), (t3, t4), (t4, t5), (t0, t5)))),
             bundle_name=self.bundle.name,
             bundle_sha256=self.bundle.sha256,

@@ -137,7 +137,8 @@ class DecodeReport:
     """How much of the model's text became elements, and why the rest did not.
 
     ``issues`` counts what was dropped by reason, e.g. ``{"lane_too_short": 1}``; empty means that every token was used. Not among
-    them: ``deleted`` elements, which the model took back itself, and ``repeated`` boxes (`getok_drive.repeats`).
+    them: ``deleted`` elements, which the model took back itself, ``repeated`` boxes and ``unsure`` elements, which are not handed
+    over (`getok_drive.selecting`). ``elements`` are those that are.
     """
 
     tokens: int = 0
@@ -145,6 +146,7 @@ class DecodeReport:
     elements: int = 0
     deleted: int = 0
     repeated: int = 0
+    unsure: int = 0
     issues: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -226,6 +228,7 @@ class Scene:
                 "elements": self.report.elements,
                 "deleted": self.report.deleted,
                 "repeated": self.report.repeated,
+                "unsure": self.report.unsure,
                 "issues": dict(self.report.issues),
             },
             "timings_ms": timings,

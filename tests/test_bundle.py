@@ -57,7 +57,7 @@ def test_identity_changes_with_the_contract(folder):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("format", 2, "format is 2"),
+        ("format", 1, "format is 1, this runtime reads 2; export the bundle again"),
         ("name", "drop", "contract.name is missing"),
         ("surplus", 1, "contract.surplus is unknown"),
         ("tokens.grid_size", 64, "grid_size is 64, this runtime has 32"),
@@ -83,6 +83,9 @@ def test_identity_changes_with_the_contract(folder):
         ("model.mrope_section", [1, 1, 1], "mrope_section"),
         ("calibration", {"tree": {"temperature": 1, "bias": 0}}, "unknown kinds"),
         ("calibration", {"lane": {"temperature": -1.0, "bias": 0.0}}, "temperature"),
+        ("least_confidence", {"lane": 0.5}, "least_confidence: expected one number each for lane, drivable, box, sign"),
+        ("least_confidence.box", 1.5, "expected numbers in 0..1"),
+        ("least_confidence.box", "drop", "one number each"),
         ("training", [{"name": "x"}], r"training\[0\].terms is missing"),
         ("files", {"../outside": "0"}, "only plain file names"),
         ("files", {"contract.json": "0"}, "only plain file names"),

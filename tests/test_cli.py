@@ -215,6 +215,7 @@ def test_other_refusals(run, photos, tmp_path, capsys):
         ["bench", "--time-budget-ms", "-1"],
         ["bench", "--threads=-1"],
         ["bench", "--rounds=-1"],
+        ["bench", "--min-confidence=1.5"],
     ):
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)

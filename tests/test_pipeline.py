@@ -1,5 +1,7 @@
 """The whole flow: a scene goes through tokens, a scripted model and the grammar, and comes back in pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,16 @@ def test_boxes_that_are_written_twice_are_counted_and_dropped(bundle):
     assert sorted(box.class_name for box in scene.boxes) == ["car", "pedestrian"]
     assert (scene.report.repeated, scene.report.elements) == (1, scene.elements)
     assert scene.to_json()["decode_report"]["repeated"] == 1 and not scene.report.issues
+
+
+def test_what_the_model_is_not_sure_of_is_left_out_as_the_bundle_or_the_caller_says(bundle):
+    least = {**bundle.contract.least_confidence, "box": 1.0}  # the scripted model is sure, though not quite
+    strict = replace(bundle, contract=replace(bundle.contract, least_confidence=least))
+    scene = scripted(strict).run(frame())
+    assert (len(scene.boxes), len(scene.lanes), scene.report.unsure, scene.report.elements) == (0, 2, 2, 4)
+    assert len(scripted(strict, min_confidence=0.5).run(frame()).boxes) == 2
+    assert len(scripted(strict).run(frame(), min_confidence=0.0).boxes) == 2
+    assert scripted(bundle).run(frame(), min_confidence=1.0).elements == 0
 
 
 def test_timings_add_up(bundle):

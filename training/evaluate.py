@@ -128,7 +128,9 @@ def _run_bundle(
     if kinds:
         from getok_drive.pipeline import Perceiver  # the runtime is only needed here
 
-        predict(source, Path(args.out), settings, lambda: Perceiver(bundle, backend=args.backend, rounds=args.rounds), collector)
+        least = 0.0 if args.fit_calibration else args.min_confidence
+        open_perceiver = lambda: Perceiver(bundle, backend=args.backend, rounds=args.rounds, min_confidence=least)  # noqa: E731
+        predict(source, Path(args.out), {**settings, "min_confidence": least}, open_perceiver, collector)
     if tasks:
         from training.prompted.asking import Asker
 
@@ -163,9 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="only the first N pictures")
     parser.add_argument("--out", help="folder for report.json, report.html, scores.jsonl, predictions.jsonl, answers.jsonl")
     parser.add_argument("--rounds", type=int, help="offset rounds that are asked for (default: as many as the bundle says)")
+    parser.add_argument("--min-confidence", type=float, help="leave out elements below it (default: as the bundle says)")
     parser.add_argument("--worst", type=int, default=12, help="how many worst cases the page shows (default: 12)")
     parser.add_argument(
-        "--fit-calibration", action="store_true", help="fit temperature and bias of the confidences; writes calibration.json"
+        "--fit-calibration", action="store_true", help="fit temperature and bias of all confidences; writes calibration.json"
     )
     return parser
 

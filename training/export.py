@@ -59,6 +59,7 @@ def export(
     training: Sequence[TrainingData] | None = None,
     rounds: Mapping[str, int] | None = None,
     form: Form = FORMS["fused"],
+    least_confidence: Mapping[str, float] | None = None,
 ) -> Bundle:
     """Write a bundle.
 
@@ -71,6 +72,7 @@ def export(
         training: what the model was trained on; by default what the checkpoint's ``training.json`` says.
         rounds: offset rounds that the runtime is to ask for, by element kind; fewer are faster. By default all.
         form: what the graphs are made of, one of `FORMS`.
+        least_confidence: below which elements are left out, by element kind. By default none is.
 
     Returns:
         The bundle, loaded and verified.
@@ -87,6 +89,8 @@ def export(
         calibration = told.calibration if told else {}
     if rounds is None:
         rounds = told.tokens.decided_rounds if told else dict.fromkeys(KINDS, OFFSET_ROUNDS)
+    if least_confidence is None:
+        least_confidence = told.least_confidence if told else dict.fromkeys(KINDS, 0.0)
     image_size_wh = image_size_wh or trained_size_wh(checkpoint)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -114,6 +118,7 @@ def export(
             prompt=_prompt(tokenizer),
             model=geometry(model, preprocessor),
             calibration=dict(calibration),
+            least_confidence=dict(least_confidence),
             training=_trained_on(checkpoint) if training is None else tuple(training),
             files={path.name: file_sha256(path) for path in sorted(fresh.iterdir())},
         )
@@ -248,6 +253,21 @@ def _parse_rounds(text: str) -> dict[str, int]:
     return rounds
 
 
+def _parse_least_confidence(text: str) -> dict[str, float]:
+    least = dict.fromkeys(KINDS, 0.0)
+    for part in text.split(","):
+        kind, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if kind not in KINDS or not 0 <= value <= 1:
+            expected = f"KIND=NUMBER of {', '.join(KINDS)} and numbers in 0..1, such as box=0.2,sign=0.2"
+            raise ConfigError(f"--least-confidence {text!r}: {part!r} is none; expected {expected}")
+        least[kind] = value
+    return least
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=(__doc__ or "").split("\n\n")[0])
@@ -262,6 +282,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"(default: all, {OFFSET_ROUNDS})",
     )  # fmt: skip
     parser.add_argument(
+        "--least-confidence", metavar="KIND=NUMBER[,...]",
+        help="confidence below which the runtime leaves elements out unless it is told otherwise, such as box=0.2,sign=0.2 "
+        "(default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
         "--graphs", default="fused", choices=FORMS,
         help="fused: for ONNX Runtime; standard: operations of the ONNX standard only, for TensorRT; standard-half: those, with "
         "matrix products in half precision (default: %(default)s)",
@@ -271,8 +296,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         size_wh = parse_size(options.image_size, "--image-size") if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
         rounds = _parse_rounds(options.rounds) if options.rounds else None
+        least = _parse_least_confidence(options.least_confidence) if options.least_confidence else None
         form = FORMS[options.graphs]
-        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, None, rounds, form)
+        bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, None, rounds, form, least)
     except GetokError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -22,13 +22,14 @@ _TOKEN_KIND = {"lanes": "lane", "drivable": "drivable", "boxes": "box", "signs":
 class Wanted:
     """What is wanted of one frame: kinds and classes of elements, and the budget for it.
 
-    ``box_classes`` and ``sign_classes``: empty means all. ``token_budget``, ``deadline_ms``, ``max_rate_hz``: 0 means no limit.
+    ``box_classes`` and ``sign_classes``: empty means all. ``min_confidence``: below 0 it is the bundle's. ``token_budget``,
+    ``deadline_ms``, ``max_rate_hz``: 0 means no limit.
     """
 
     kinds: tuple[str, ...] = KINDS
     box_classes: tuple[str, ...] = ()
     sign_classes: tuple[str, ...] = ()
-    min_confidence: float = 0.0
+    min_confidence: float = -1.0
     token_budget: int = 0
     deadline_ms: float = 0.0
     max_rate_hz: float = 0.0
@@ -63,12 +64,12 @@ def _least(a: float, b: float) -> float:
 
 
 def select(scene: Scene, wanted: Wanted) -> Scene:
-    """The scene with only the wanted kinds, classes and confidences (the decoder was asked for the kinds only)."""
+    """The scene with only the wanted kinds and classes (the decoder was asked for the kinds only)."""
 
     def keep(kind: str, elements: tuple, classes: tuple[str, ...] = ()) -> tuple:  # type: ignore[type-arg]
         if kind not in wanted.kinds:
             return ()
-        return tuple(e for e in elements if e.confidence >= wanted.min_confidence and (not classes or e.class_name in classes))
+        return tuple(e for e in elements if not classes or e.class_name in classes)
 
     return replace(
         scene,
@@ -120,7 +121,9 @@ class Engine:
         with self._lock:
             if self._perceiver is None:
                 raise BackendError("no bundle is loaded; configure the node first")
-            scene = self._perceiver.run(frame, budget=wanted.budget, kinds=[_TOKEN_KIND[kind] for kind in wanted.kinds])
+            kinds = [_TOKEN_KIND[kind] for kind in wanted.kinds]
+            least = wanted.min_confidence if wanted.min_confidence >= 0 else None
+            scene = self._perceiver.run(frame, budget=wanted.budget, kinds=kinds, min_confidence=least)
         return select(scene, wanted)
 
     def check_classes(self, box_classes: tuple[str, ...], sign_classes: tuple[str, ...]) -> None:

@@ -94,7 +94,9 @@ class NodeParams:
     kinds: tuple[str, ...] = setting(KINDS, "Kinds of elements wanted.", choices=KINDS)
     box_classes: tuple[str, ...] = setting((), "Box classes wanted; empty: all.")
     sign_classes: tuple[str, ...] = setting((), "Sign classes wanted; empty: all.")
-    min_confidence: float = setting(0.0, "Elements below this confidence are left out.", low=0.0, high=1.0)
+    min_confidence: float = setting(
+        -1.0, "Elements below this confidence are left out; below 0: as the bundle says for each kind.", low=-1.0, high=1.0
+    )
     max_rate_hz: float = setting(
         0.0, "Most images per second and camera that are processed; 0: no limit.", unit="Hz", low=0.0, high=240.0
     )

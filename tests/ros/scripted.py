@@ -90,6 +90,7 @@ def write_bundle(folder: Path, name: str = "scripted") -> Path:
     )
     contract = bundles.Contract(
         format=bundles.FORMAT, name=name, git_commit="0" * 40, model=geometry, image=image, calibration={}, training=(), files={},
+        least_confidence=dict.fromkeys(KINDS, 0.0),
         tokens=bundles.TokenSpec(GRID_SIZE, OFFSET_ROUNDS, dict.fromkeys(KINDS, OFFSET_ROUNDS), FIRST_ID, TOKENS),
         prompt=bundles.PromptSpec(prompts.prompt_hash(), (1, 2), (3,), REFINE_PROMPT_IDS),
     )  # fmt: skip

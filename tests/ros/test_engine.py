@@ -6,10 +6,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from getok_drive.errors import BackendError
-from getok_drive.ros.engine import Engine
+from getok_drive.ros.engine import Engine, Wanted
+from getok_drive.types import Frame
 from tests.ros import scripted
 
 
@@ -37,3 +39,14 @@ def test_a_load_that_a_cleanup_overtakes_leaves_nothing_behind(tmp_path: Path, m
     assert engine.bundle_name == "" and engine.progress == "no bundle loaded"
     load()
     assert engine.bundle_name == "scripted" and len(failures) == 1
+
+
+def test_min_confidence_below_zero_leaves_it_to_the_bundle(tmp_path: Path) -> None:
+    scripted.register()
+    engine = Engine()
+    engine.load(str(scripted.write_bundle(tmp_path / "bundle")), "fake")
+    frame = Frame(np.zeros((252, 448, 3), np.uint8))
+    everything = engine.run(frame, Wanted())
+    assert everything.elements and everything.report.unsure == 0  # the scripted bundle leaves nothing out
+    assert engine.run(frame, Wanted(min_confidence=1.0)).report.unsure == everything.elements
+    assert engine.run(frame, Wanted(min_confidence=0.0)).elements == everything.elements

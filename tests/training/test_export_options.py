@@ -1,4 +1,4 @@
-"""``training.export --rounds``: a number for all kinds, or for one."""
+"""Options of ``training.export`` that go by kind of element: ``--rounds`` and ``--least-confidence``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 from getok_drive.errors import ConfigError
-from training.export import _parse_rounds
+from training.export import _parse_least_confidence, _parse_rounds
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,13 @@ def test_rounds_for_all_kinds_or_for_one(text, rounds):
 def test_other_rounds_are_refused_by_name(text):
     with pytest.raises(ConfigError, match=r"--rounds .*such as 3,box=1"):
         _parse_rounds(text)
+
+
+def test_least_confidence_of_some_kinds():
+    assert _parse_least_confidence("box=0.2,sign=.25") == {"lane": 0.0, "drivable": 0.0, "box": 0.2, "sign": 0.25}
+
+
+@pytest.mark.parametrize("text", ["0.2", "box=", "box=1.5", "box=nan", "car=0.2", "box=0.2,"])
+def test_another_least_confidence_is_refused_by_name(text):
+    with pytest.raises(ConfigError, match=r"--least-confidence .*such as box=0.2,sign=0.2"):
+        _parse_least_confidence(text)

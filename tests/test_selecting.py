@@ -1,4 +1,4 @@
-"""Boxes that were written twice."""
+"""Which elements are handed over."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from getok_drive.repeats import REPEAT_IOU, without_repeats
-from getok_drive.types import Box
+from getok_drive.selecting import REPEAT_IOU, select, without_repeats
+from getok_drive.types import Box, DecodeReport, DrivableArea, Lane, Sign
 
 
 def iou(a, b):
@@ -63,3 +63,20 @@ def test_random_boxes_fare_as_the_definition_says():
 def test_what_is_kept_is_unchanged():
     box = Box([1, 2, 3, 4], "car", 0.25, {"occlusion": "partly"})
     assert_same(without_repeats([box, replace(box, confidence=0.2)]), [box])
+
+
+def test_each_kind_has_its_own_least_confidence():
+    lane, area, sign = (
+        Lane([[0, 9], [5, 0]], confidence=0.1),
+        DrivableArea([[0, 9], [5, 0], [9, 9]], 0.3),
+        Sign([1, 1], "stop", "red", 0.5),
+    )
+    boxes = (Box([0, 0, 9, 9], "car", 0.4), Box([0, 0, 9, 9], "car", 0.3), Box([0, 0, 9, 9], "bus", 0.2))
+    written = ((lane,), (area,), boxes, (sign,), DecodeReport(elements=6, deleted=2, issues={"lane_too_short": 1}))
+    least = {"lane": 0.0, "drivable": 0.3, "box": 0.25, "sign": 0.6}
+    lanes, drivable, kept, signs, report = select(written, least)
+    assert (lanes, drivable, signs) == ((lane,), (area,), ())
+    assert_same(kept, boxes[:1])
+    assert (report.elements, report.unsure, report.repeated) == (3, 2, 1)
+    assert (report.deleted, report.issues) == (2, {"lane_too_short": 1})
+    assert select(written, dict.fromkeys(least, 0.0))[-1].unsure == 0
