@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from getok_drive.tokens import prompts
 from getok_drive.tokens.elements import KINDS
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
 from training.checkpoints import trained_size_wh
+from training.export_options import least_confidence_by_kind, read_calibration, rounds_by_kind
 from training.model import load_checkpoint, parameter_count, position_rule
 from training.onnx_builder import FORMS, Form
 from training.onnx_graphs import decoder_graph, vision_graph
@@ -161,25 +161,6 @@ def geometry(model: Qwen2_5_VLForConditionalGeneration, preprocessor: Preprocess
     )
 
 
-def read_calibration(path: Path) -> dict[str, CalibrationSpec]:
-    """The calibration that ``python -m training.evaluate --fit-calibration`` wrote: one for all kinds, or one for each.
-
-    Raises:
-        ConfigError: on another content.
-    """
-    try:
-        record = dict(json.loads(path.read_text(encoding="utf-8")))
-        each = record if "temperature" not in record else dict.fromkeys(KINDS, record)
-        found = {k: CalibrationSpec(float(each[k]["temperature"]), float(each[k]["bias"])) for k in KINDS if k in each}
-        if not found:
-            raise ValueError("neither a temperature nor a kind in it")
-        return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: no calibration: {error}; make one with python -m training.evaluate --fit-calibration"
-        ) from error
-
-
 def _write_model(
     model: Qwen2_5_VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
@@ -242,32 +223,6 @@ def _git_commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
-def _parse_rounds(text: str) -> dict[str, int]:
-    rounds = dict.fromkeys(KINDS, OFFSET_ROUNDS)
-    for part in text.split(","):
-        kind, _, number = part.rpartition("=")
-        if (kind and kind not in KINDS) or number not in map(str, range(1, OFFSET_ROUNDS + 1)):
-            expected = f"a number of 1..{OFFSET_ROUNDS} and KIND=NUMBER of {', '.join(KINDS)}"
-            raise ConfigError(f"--rounds {text!r}: {part!r} is none; expected {expected}, such as 3,box=1")
-        rounds.update({kind: int(number)} if kind else dict.fromkeys(KINDS, int(number)))
-    return rounds
-
-
-def _parse_least_confidence(text: str) -> dict[str, float]:
-    least = dict.fromkeys(KINDS, 0.0)
-    for part in text.split(","):
-        kind, _, number = part.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if kind not in KINDS or not 0 <= value <= 1:
-            expected = f"KIND=NUMBER of {', '.join(KINDS)} and numbers in 0..1, such as box=0.2,sign=0.2"
-            raise ConfigError(f"--least-confidence {text!r}: {part!r} is none; expected {expected}")
-        least[kind] = value
-    return least
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=(__doc__ or "").split("\n\n")[0])
@@ -295,8 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         size_wh = parse_size(options.image_size, "--image-size") if options.image_size else None
         calibration = read_calibration(options.calibration) if options.calibration else None
-        rounds = _parse_rounds(options.rounds) if options.rounds else None
-        least = _parse_least_confidence(options.least_confidence) if options.least_confidence else None
+        rounds = rounds_by_kind(options.rounds) if options.rounds else None
+        least = least_confidence_by_kind(options.least_confidence) if options.least_confidence else None
         form = FORMS[options.graphs]
         bundle = export(options.checkpoint, options.out, options.name, size_wh, calibration, None, rounds, form, least)
     except GetokError as error:

@@ -13,6 +13,7 @@ import onnxruntime as ort  # noqa: E402
 from getok_drive.bundle import CONTRACT, Bundle, TrainingData  # noqa: E402
 from getok_drive.errors import ConfigError  # noqa: E402
 from training import export as exporting  # noqa: E402
+from training.export_options import read_calibration  # noqa: E402
 from training.model import load_checkpoint  # noqa: E402
 from training.onnx_graphs import decoder_graph, vision_graph  # noqa: E402
 from training.recipes.provenance import provenance  # noqa: E402
@@ -122,15 +123,15 @@ def test_calibration_reaches_the_contract(tiny_checkpoint, tiny_bundle, tmp_path
     one, each = tmp_path / "one.json", tmp_path / "each.json"
     one.write_text(json.dumps({"temperature": 1.5, "bias": -0.25, "frames": 10}))
     each.write_text(json.dumps({"lane": {"temperature": 2.0, "bias": 0.5}}))
-    assert exporting.read_calibration(one)["sign"].temperature == 1.5
+    assert read_calibration(one)["sign"].temperature == 1.5
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    bundle = exporting.recalibrate(tmp_path / "bundle", exporting.read_calibration(each))
+    bundle = exporting.recalibrate(tmp_path / "bundle", read_calibration(each))
     assert bundle.calibration["lane"].bias == 0.5
     assert bundle.sha256 != Bundle.load(tiny_bundle).sha256
     for content in ("", "[]", "{", '{"temperature": "hot"}'):
         one.write_text(content)
         with pytest.raises(ConfigError, match=r"one\.json"):
-            exporting.read_calibration(one)
+            read_calibration(one)
 
 
 def test_the_size_of_the_last_training_stage_is_the_default(tiny_checkpoint, tmp_path):
@@ -143,11 +144,13 @@ def test_the_size_of_the_last_training_stage_is_the_default(tiny_checkpoint, tmp
     assert exporting.export(checkpoint, tmp_path / "bundle").contract.image.size_wh == (168, 84)
 
 
-def test_a_bundle_says_its_size_and_its_terms_itself(tiny_checkpoint, tmp_path):
+def test_a_bundle_says_its_size_terms_and_least_confidence_itself(tiny_checkpoint, tmp_path):
     terms = (TrainingData("mountain roads", "research only"),)
-    exporting.export(tiny_checkpoint, tmp_path / "first", image_size_wh=(168, 84), training=terms)
+    least = {"lane": 0.0, "drivable": 0.0, "box": 0.2, "sign": 0.25}
+    first = exporting.export(tiny_checkpoint, tmp_path / "first", None, (168, 84), training=terms, least_confidence=least)
+    assert first.contract.least_confidence == least
     again = exporting.export(tmp_path / "first", tmp_path / "again").contract
-    assert again.image.size_wh == (168, 84) and again.training == terms
+    assert again.image.size_wh == (168, 84) and again.training == terms and again.least_confidence == least
     assert provenance([], str(tmp_path / "first")) == [{"name": "mountain roads", "terms": "research only"}]
 
 
