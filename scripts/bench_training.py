@@ -59,6 +59,9 @@ def write_checkpoint(folder: Path, start_from: str, size_wh: tuple[int, int]) ->
     model.config.position_rule, model.config.cell_reader, model.cells = "text", None, None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["Qwen2_5_VLForConditionalGeneration"]  # by this name TRL loads it
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "training.json").write_text(json.dumps({"image_size_wh": size_wh}))
 
 
