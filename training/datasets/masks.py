@@ -49,12 +49,11 @@ def drivable_areas(mask: Mask) -> tuple[DrivableArea, ...]:
 def _open_holes(road: U8, least_px: float) -> None:
     """Fill small holes of ``road`` in place and cut the others open, two pixels wide, from their top upwards."""
     contours, tree = cv2.findContours(road, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for index, contour in enumerate(contours):
-        if tree[0][index][3] < 0:
-            continue
-        if cv2.contourArea(contour) < least_px:
-            cv2.drawContours(road, [contour], -1, 1, -1)
-        else:
+    holes = [contour for index, contour in enumerate(contours) if tree[0][index][3] >= 0]
+    small = [contour for contour in holes if cv2.contourArea(contour) < least_px]
+    cv2.drawContours(road, small, -1, 1, -1)  # before the cuts, of which none may end in one
+    for contour in holes:
+        if cv2.contourArea(contour) >= least_px:
             x, y = contour[contour[:, 0, 1].argmin(), 0]
             outside = np.flatnonzero(road[:y, x] == 0)
             road[int(outside[-1]) if len(outside) else 0 : y + 1, x : x + 2] = 0

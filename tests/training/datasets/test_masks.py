@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from training.datasets.masks import MIN_AREA_SHARE, component_boxes, drivable_areas, from_colors, mask_box
@@ -14,6 +14,11 @@ from training.metrics.raster import fill_polygons
 def iou(areas, mask):
     drawn = fill_polygons([area.polygon_px for area in areas], (mask.shape[1], mask.shape[0]))
     return (drawn & mask).sum() / (drawn | mask).sum()
+
+
+def share_within(areas, mask):
+    drawn = fill_polygons([area.polygon_px for area in areas], (mask.shape[1], mask.shape[0]))
+    return (drawn & mask).sum() / drawn.sum()
 
 
 def clockwise(points):
@@ -31,6 +36,8 @@ def test_rectangle_is_exact():
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000))
+@example(381)
+@example(1373)  # a large hole below a small one
 def test_any_blob_becomes_simple_polygons_that_fit(seed):
     rng = np.random.default_rng(seed)
     noise = cv2.GaussianBlur(rng.random((180, 320)).astype(np.float32), (0, 0), 14)
@@ -46,9 +53,9 @@ def test_any_blob_becomes_simple_polygons_that_fit(seed):
     for index in sorted(range(1, count), key=lambda i: -stats[i, 4])[:3]:
         if stats[index, 4] >= MIN_AREA_SHARE * mask.size:
             kept |= labels == index
-    # of three areas one may be what a cut through a hole's rim parted from another, and a fourth is then left out (seed 381)
-    if 0 < len(areas) < 3 and len(areas) == (stats[1:, 4] >= MIN_AREA_SHARE * mask.size).sum():
-        assert iou(areas, kept) >= 0.95
+    # beside two others, what a cut or a slit parts from an area is one too many and left out (seeds 381, 3209)
+    if areas and len(areas) == (stats[1:, 4] >= MIN_AREA_SHARE * mask.size).sum():
+        assert (iou(areas, kept) if len(areas) < 3 else share_within(areas, kept)) >= 0.95
 
 
 def test_a_car_on_the_road_becomes_a_notch_and_a_speck_does_not():
