@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Perceiver:
     Raises:
         BundleError: the bundle is incomplete, altered or does not match this runtime.
         BackendError: the backend cannot be loaded.
-        ConfigError: more rounds than the model has.
+        ConfigError: more rounds than the model has, or ``min_confidence`` is outside 0..1.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Perceiver:
         self._moves = rounds != 0
         self._decided = self.bundle.contract.tokens.decided_rounds if rounds is None else dict.fromkeys(KINDS, max(1, rounds))
         self._calibration = self.bundle.calibration
-        least = self.bundle.contract.least_confidence
-        self._least = least if min_confidence is None else dict.fromkeys(KINDS, min_confidence)
+        self._least = self._least_confidence(min_confidence, self.bundle.contract.least_confidence)
 
     def warm_up(self) -> None:
         """Run once on a grey picture, so that the first real frame takes as long as the next."""
@@ -93,7 +92,9 @@ class Perceiver:
 
         Raises:
             BackendError: inference failed; the perceiver stays usable.
+            ConfigError: ``min_confidence`` is outside 0..1.
         """
+        least = self._least_confidence(min_confidence, self._least)
         t0 = time.perf_counter()
         pixel_values, transform = self._preprocess(frame.image_bgr)
         t1 = time.perf_counter()
@@ -122,7 +123,6 @@ class Perceiver:
             limits=self.limits,
             calibration=self._calibration,
         )
-        least = self._least if min_confidence is None else dict.fromkeys(KINDS, min_confidence)
         lanes, drivable, boxes, signs, report = select(written, least)
         t5 = time.perf_counter()
         return Scene(
@@ -140,3 +140,11 @@ class Perceiver:
             bundle_name=self.bundle.name,
             bundle_sha256=self.bundle.sha256,
         )
+
+    @staticmethod
+    def _least_confidence(asked: float | None, otherwise: Mapping[str, float]) -> Mapping[str, float]:
+        if asked is None:
+            return otherwise
+        if not 0.0 <= asked <= 1.0:
+            raise ConfigError(f"min_confidence: expected a number in 0..1, or None for the bundle's own, not {asked!r}")
+        return dict.fromkeys(KINDS, asked)

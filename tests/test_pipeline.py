@@ -73,6 +73,11 @@ def test_what_the_model_is_not_sure_of_is_left_out_as_the_bundle_or_the_caller_s
     assert len(scripted(strict, min_confidence=0.5).run(frame()).boxes) == 2
     assert len(scripted(strict).run(frame(), min_confidence=0.0).boxes) == 2
     assert scripted(bundle).run(frame(), min_confidence=1.0).elements == 0
+    for unlikely in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match=r"min_confidence: expected a number in 0\.\.1"):
+            scripted(bundle, min_confidence=unlikely)
+        with pytest.raises(ConfigError, match="min_confidence"):
+            scripted(bundle).run(frame(), min_confidence=unlikely)
 
 
 def test_timings_add_up(bundle):

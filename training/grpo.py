@@ -48,6 +48,7 @@ from training.grounding_task import GroundingTask
 from training.grpo_config import PRESETS, STAGES, GrpoConfig
 from training.lora import Tuning, prepare
 from training.model import load_checkpoint, parameter_count
+from training.optimizers import cosine_tail
 from training.pictures import Pictures
 from training.policy import AdaptersOff, Policy, decision_advantages
 from training.presets import override
@@ -90,7 +91,8 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
         self.policy, self.optimizer = distribute(self.accelerator, policy, optimizer)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda n: min(1.0, (n + 1) / (config.warmup_steps + 1))
+            self.optimizer,
+            lambda n: min(1.0, (n + 1) / (config.warmup_steps + 1)) * cosine_tail(n, config.steps, config.decay_steps),
         )
         self.accelerator.register_for_checkpointing(self.scheduler)
         self.start_from = start_from

@@ -26,7 +26,7 @@ class GrpoConfig:
         curriculum_steps: before this step, each prompt is the emptier of two pictures.
         prompts: pictures per process and step.
         group: answers a picture.
-        learning_rate: constant after ``warmup_steps``.
+        learning_rate: constant after ``warmup_steps``; over the last ``decay_steps`` (0: never) it falls to 0 along a cosine.
         kl_weight: of the KL term to the checkpoint that the run starts from; 0 leaves the reference out.
         clip_low: PPO's clipping below 1.
         clip_high: and above.
@@ -60,6 +60,7 @@ class GrpoConfig:
     learning_rate: float = 1e-6
     weight_decay: float = 0.01
     warmup_steps: int = 0
+    decay_steps: int = 0
     clip_norm: float = 1.0
     kl_weight: float = 0.01
     clip_low: float = 0.2
@@ -98,6 +99,8 @@ class GrpoConfig:
             raise ConfigError(f"sampling.last_kind={self.sampling.last_kind}: vLLM draws whole scenes; set engine=own")
         if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
             raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
+        if min(self.warmup_steps, self.decay_steps) < 0 or self.decay_steps > self.steps:
+            raise ConfigError("warmup_steps and decay_steps must be 0 or more, decay_steps no more than steps")
         if min(self.log_every, self.save_every, self.eval_images) < 1:
             raise ConfigError("log_every, save_every and eval_images must be 1 or more; eval_every=0 switches evaluations off")
         if -(-self.prompts // self.prompts_per_pass) < self.minibatches:

@@ -20,8 +20,13 @@ def learning_rate_factor(step: int, config: SftConfig) -> float:
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     decay_steps = config.decay_steps or config.total_steps - config.warmup_steps
-    progress = max(0.0, 1 - (config.total_steps - step) / max(1, decay_steps))
-    return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine_tail(step, config.total_steps, decay_steps)
+
+
+def cosine_tail(step: int, steps: int, decay_steps: int) -> float:
+    """1, and over the last ``decay_steps`` of ``steps`` half a cosine down to 0."""
+    progress = max(0.0, 1 - (steps - step) / max(1, decay_steps))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def build_optimizers(model: TrainedModel, config: SftConfig) -> list[torch.optim.Optimizer]:

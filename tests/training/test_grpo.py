@@ -93,6 +93,14 @@ def test_a_resumed_run_continues_bit_for_bit(tiny_checkpoint, tmp_path, stage):
         assert torch.equal(value, other), name
 
 
+def test_the_rate_falls_at_the_end_and_not_before(tiny_checkpoint, tmp_path, capsys):
+    settings = ["steps=4", "decay_steps=2", "learning_rate=1e-3"]
+    assert run(tiny_checkpoint, tmp_path, *SMALL, *settings) == 0
+    assert [record["lr"] for record in records(tmp_path)] == pytest.approx([1e-3, 1e-3, 5e-4, 0.0])  # each: of the next step
+    assert run(tiny_checkpoint, tmp_path / "other", *SMALL, "steps=4", "decay_steps=5") == 2
+    assert "decay_steps no more than steps" in capsys.readouterr().err
+
+
 def test_log_names_every_reward_and_the_health_of_the_run(tiny_checkpoint, tmp_path):
     settings = [
         "steps=1",

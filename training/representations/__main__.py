@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     more.add_argument("--out", type=Path, required=True)
     more.add_argument("--steps", type=int, default=100)
     more.add_argument("--learning-rate", type=float, default=1e-4)
+    more.add_argument("--prompts", type=int, default=4, help="pictures a step")
+    more.add_argument("--temperature", type=float, default=1.0, help="of the policy")
     more.add_argument("--without", action="append", default=[], metavar="REWARD", help="that is not paid")
     more.add_argument("--seed", type=int, default=0)
     more.set_defaults(call=_grpo)
@@ -131,7 +133,9 @@ def _run(options: argparse.Namespace) -> None:
 def _grpo(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    settings = grpo.GrpoSettings(options.steps, options.learning_rate, tuple(options.without), options.seed)
+    settings = grpo.GrpoSettings(
+        options.steps, options.learning_rate, options.prompts, options.temperature, tuple(options.without), options.seed
+    )
     print(grpo.run(options.start, options.frames, settings, options.out))
 
 

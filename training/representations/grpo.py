@@ -1,8 +1,8 @@
 """Figure 10's shape: a finished run of table 5 goes on by GRPO, whatever its form; and table 11's: with a reward left out.
 
-A step draws `GROUP` answers to each of `PROMPTS` pictures at temperature 1 from the whole vocabulary, as free as table 5's,
-rewards them, and takes one step of policy gradient with the group's advantages and the KL to the run's own weights (GETok's
-supplement; `training.policy` has the terms, `training.grpo` the whole engine for grid tokens). The tower stays frozen.
+A step draws `GROUP` answers to each of its pictures from the whole vocabulary, as free as table 5's, rewards them, and takes one
+step of policy gradient with the group's advantages and the KL to the run's own weights (GETok's supplement; `training.policy` has
+the terms, `training.grpo` the whole engine for grid tokens). The tower stays frozen.
 
 | reward | of one answer |
 |---|---|
@@ -30,6 +30,7 @@ from tqdm import trange
 from getok_drive.errors import ConfigError
 from getok_drive.tokens import prompts
 from training.metrics.intervals import bootstrap, f1
+from training.optimizers import cosine_tail
 from training.policy import group_advantages, grpo_terms
 from training.representations.answers import LaneAnswer, PictureConversations, Scores, converse, free_lanes
 from training.representations.forms import FORMS
@@ -41,7 +42,7 @@ from training.representations.scores import LANE_COLUMNS, TOLERANCES, Examiner, 
 from training.samples import Sample
 
 REWARDS = {"lane_f1": 0.4, "polyline_f1": 0.4, "format": 0.2}
-GROUP, PROMPTS = 8, 4
+GROUP = 8
 KL_WEIGHT, CLIP = 1e-2, 0.2
 _AT = {name: index for index, name in enumerate(LANE_COLUMNS)}
 
@@ -52,21 +53,33 @@ class GrpoSettings:
 
     Attributes:
         steps: of one update each.
-        learning_rate: of AdamW, reached after a tenth of the steps.
+        learning_rate: of AdamW, reached after a tenth of the steps; over the last third it falls to 0 along a cosine.
+        prompts: pictures a step.
+        temperature: of the policy: of its draws, and of the probabilities that learn. What is best to write depends on it: a
+            policy whose draws often miss earns more by writing more lanes, which its greedy answers then have too many of.
         without: names of `REWARDS` that are not paid.
         seed: of pictures and draws; not of the weights.
     """
 
     steps: int = 100
     learning_rate: float = 1e-4
+    prompts: int = 4
+    temperature: float = 1.0
     without: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         if unknown := set(self.without) - set(REWARDS):
             raise ConfigError(f"--without {', '.join(sorted(unknown))}: expected some of {', '.join(REWARDS)}")
-        if self.steps < 1:
-            raise ConfigError(f"--steps {self.steps}: expected 1 or more")
+        if min(self.steps, self.prompts) < 1:
+            raise ConfigError(f"--steps {self.steps} --prompts {self.prompts}: expected 1 or more")
+        if not self.temperature > 0:
+            raise ConfigError(f"--temperature {self.temperature}: expected a number above 0")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        warm_up = min(1.0, (step + 1) / max(1, self.steps // 10))
+        return self.learning_rate * warm_up * cosine_tail(step, self.steps, self.steps // 3)
 
 
 def rewards_of(sample: Sample, answer: LaneAnswer) -> dict[str, float]:
@@ -118,19 +131,20 @@ class LaneGrpo:
 
     def step(self, number: int) -> dict[str, float]:
         """Draws, rewards, updates; returns what is logged."""
-        at = [int(self._order[(number * PROMPTS + place) % len(self._order)]) for place in range(PROMPTS)]
+        prompts = self.settings.prompts
+        at = [int(self._order[(number * prompts + place) % len(self._order)]) for place in range(prompts)]
         rows = [index for index in at for _ in range(GROUP)]
         visual = torch.from_numpy(np.array(self._visual[rows], np.float32))
         answers = self._draw(number, visual)
         rewards = [rewards_of(self._sample(index), answer) for index, answer in zip(rows, answers, strict=True)]
         paid = {name: weight for name, weight in REWARDS.items() if name not in self.settings.without}
         overall = np.array([sum(weight * reward[name] for name, weight in paid.items()) for reward in rewards])
-        advantages = torch.from_numpy(group_advantages(overall.reshape(PROMPTS, GROUP)).reshape(-1)).float()
+        advantages = torch.from_numpy(group_advantages(overall.reshape(prompts, GROUP)).reshape(-1)).float()
         logged = self._update(number, answers, rows, visual, advantages)
         for name in REWARDS:
             logged[f"reward/{name}"] = float(np.mean([reward[name] for reward in rewards]))
         logged["reward/overall"] = float(np.mean([sum(w * r[n] for n, w in REWARDS.items()) for r in rewards]))
-        logged["group_spread"] = float(overall.reshape(PROMPTS, GROUP).std(axis=1).mean())
+        logged["group_spread"] = float(overall.reshape(prompts, GROUP).std(axis=1).mean())
         logged["length"] = float(np.mean([len(answer.ids) for answer in answers]))
         return logged
 
@@ -139,7 +153,8 @@ class LaneGrpo:
         with torch.no_grad():
             conversations = PictureConversations(self.policy, self.collate, visual, reading)
         seeds = [(self.settings.seed, 2, number, row) for row in range(len(visual))]
-        talks = [free_lanes(self.encoder, form, partial(_drawn, rng=np.random.default_rng(seed))) for seed in seeds]
+        pick = partial(_drawn, temperature=self.settings.temperature)
+        talks = [free_lanes(self.encoder, form, partial(pick, rng=np.random.default_rng(seed))) for seed in seeds]
         return converse(conversations, talks)
 
     def _update(
@@ -152,16 +167,15 @@ class LaneGrpo:
             conversations.append(script.conversation(self._sample(index)))
         batch = self.collate(conversations, visual)
         logits, chosen, _, row = taught_logits(self.policy, batch, visual, self.of_start.reading)
-        log_all = logits.log_softmax(-1)
+        log_all = (logits / self.settings.temperature).log_softmax(-1)
         log_probs = log_all.gather(1, chosen[:, None])[:, 0]
         with torch.no_grad():
             entropy = -(log_all.exp() * log_all).sum(-1).mean()
             theirs, *_ = taught_logits(self.reference, batch, visual, self.of_start.reading)
-            before = theirs.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            before = (theirs / self.settings.temperature).log_softmax(-1).gather(1, chosen[:, None])[:, 0]
         terms = grpo_terms(log_probs, log_probs.detach(), before, advantages[row], CLIP, CLIP, KL_WEIGHT)
-        rate = self.settings.learning_rate * min(1.0, (number + 1) / max(1, self.settings.steps // 10))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.settings.rate(number)
         self.optimizer.zero_grad()
         terms.loss.mean().backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
@@ -169,9 +183,9 @@ class LaneGrpo:
         return {"kl": float(terms.kl.mean()), "entropy": float(entropy), "grad_norm": float(norm)}
 
 
-def _drawn(scores: Scores, rng: np.random.Generator) -> int:
-    """A token at temperature 1."""
-    shares = np.cumsum(np.exp(scores - scores.max(), dtype=np.float64))
+def _drawn(scores: Scores, rng: np.random.Generator, temperature: float) -> int:
+    """A token drawn at a temperature."""
+    shares = np.cumsum(np.exp((scores - scores.max()) / temperature, dtype=np.float64))
     return min(int(np.searchsorted(shares, rng.random() * shares[-1], side="right")), len(scores) - 1)
 
 

@@ -51,11 +51,19 @@ def test_rewards_by_hand():
     assert sum(REWARDS.values()) == pytest.approx(1.0)
 
 
-def test_tokens_are_drawn_as_often_as_the_model_says():
+@pytest.mark.parametrize(("temperature", "shares"), [(1.0, [0.1, 0.6, 0.0, 0.3]), (0.5, [1 / 46, 36 / 46, 0.0, 9 / 46])])
+def test_tokens_are_drawn_as_often_as_the_policy_says(temperature, shares):
     scores = np.log(np.array([0.1, 0.6, 0.0, 0.3]) + 1e-12).astype(np.float32)
     rng = np.random.default_rng(0)
-    found = np.bincount([_drawn(scores, rng) for _ in range(4000)], minlength=4) / 4000
-    np.testing.assert_allclose(found, [0.1, 0.6, 0.0, 0.3], atol=0.03)
+    found = np.bincount([_drawn(scores, rng, temperature) for _ in range(4000)], minlength=4) / 4000
+    np.testing.assert_allclose(found, shares, atol=0.03)
+
+
+def test_the_rate_rises_stays_and_falls():
+    settings = GrpoSettings(steps=30, learning_rate=1.0)
+    rates = [settings.rate(step) for step in range(30)]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0]) and rates[3:21] == pytest.approx([1.0] * 18)
+    assert rates[20:] == sorted(rates[20:], reverse=True) and rates[25] == pytest.approx(0.5) and rates[29] < 0.05
 
 
 @pytest.mark.parametrize("form", ["text", "grid"])
@@ -111,5 +119,9 @@ def test_what_cannot_go_on_is_named(folder, tmp_path, capsys):
     assert "in a form without offsets, found lanes, grid-offset" in capsys.readouterr().err
     assert command(folder, "nowhere", tmp_path / "x") == 2
     assert "no finished run of table 5" in capsys.readouterr().err
+    assert command(folder, "grid", tmp_path / "x", "--temperature", "0") == 2
+    assert "--temperature 0.0: expected a number above 0" in capsys.readouterr().err
+    assert command(folder, "grid", tmp_path / "x", "--prompts", "0") == 2
+    assert "--prompts 0: expected 1 or more" in capsys.readouterr().err
     assert command(folder, "grid", tmp_path / "x", "--without", "beauty") == 2
     assert "--without beauty: expected some of lane_f1, polyline_f1, format" in capsys.readouterr().err
