@@ -105,8 +105,8 @@ class Trainer:
         self.sharded = is_sharded(self.plain)
         if self.tuned and (self.sharded or config.engine == "vllm"):
             raise ConfigError("lora_rank: adapters are not supported under FSDP2, ZeRO-3 or engine=vllm; use DDP and engine=own")
-        cut = config.engine == "auto" and config.sampling.stops  # vLLM draws whole scenes
-        engine = "own" if self.tuned or cut else config.engine
+        ours = config.engine == "auto" and not config.sampling.plain
+        engine = "own" if self.tuned or ours else config.engine
         self.engine = open_engine(
             engine, self.plain.model, start_from, self.layout, self.preprocess, self.accelerator.device, out
         )

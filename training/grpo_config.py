@@ -41,7 +41,7 @@ class GrpoConfig:
         lora_rank: 0 trains the weights themselves; else adapters on every linear layer of what learns and the table's rows
             (`training.lora`), and the reference is the policy with these switched off, not a second copy of the weights.
         lora_alpha: the adapters' products are scaled by ``lora_alpha / lora_rank``.
-        cell_labels: judge proposals against labels at their cells' centres, the best that cells can say.
+        cell_labels: judge proposals that are not refined against labels at their cells' centres, the best that cells can say.
         sampling: temperatures, budgets, limits.
         rewards: constants and weights; on the command line ``rewards.NAME=0`` switches a reward off in every stage that has it.
         engine: who draws the answers: ``own``, ``vllm``, or ``auto`` (vLLM where it is installed and knows the model).
@@ -95,8 +95,10 @@ class GrpoConfig:
             raise ConfigError(f"credit={self.credit!r}: expected one of {', '.join(CREDITS)}")
         if self.credit == "element" and self.task != "driving":
             raise ConfigError("credit=element: only the driving scene (task=driving) says which element earned what")
-        if self.engine == "vllm" and self.sampling.stops:
-            raise ConfigError(f"sampling.last_kind={self.sampling.last_kind}: vLLM draws whole scenes; set engine=own")
+        if self.engine == "vllm" and not self.sampling.plain:
+            raise ConfigError("sampling.last_kind, sampling.refine_proposals: vLLM draws whole proposals alone; set engine=own")
+        if self.task != "driving" and self.sampling.refine_proposals:
+            raise ConfigError("sampling.refine_proposals: only the driving scene (task=driving) is judged with its refinement")
         if self.group < 2 or min(self.prompts, self.epochs, self.minibatches, self.prompts_per_pass) < 1:
             raise ConfigError("group must be 2 or more; prompts, epochs, minibatches and prompts_per_pass 1 or more")
         if min(self.warmup_steps, self.decay_steps) < 0 or self.decay_steps > self.steps:

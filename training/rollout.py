@@ -142,7 +142,7 @@ def write(
         temperature: 0 takes the best token.
         rngs: one a row, so that a row's draws depend on nothing else.
         last_turn: finished rows may be dropped from the batch.
-        stops: local ids that end a turn as soon as one is chosen.
+        stops: local ids that end a turn as soon as one is chosen; the row reads that the scene ends instead.
 
     Raises:
         GetokError: a logit is not finite: the model has diverged.
@@ -181,7 +181,9 @@ def write(
             turn.log_probs.append(log_prob)
             turn.legal.append(np.packbits(legal))
             put(index, token)
-            turn.cut = token in stops
+            if token in stops:
+                turn.cut = True
+                rows.waiting[row_of[index]][-1] = first_id + NOTHING[0]  # what a refinement shall read is a scene that ends here
 
 
 class Sampler:
@@ -203,7 +205,7 @@ class Sampler:
     def place(
         self, pixel_values: Tensor, group: int, seed: int, first: int = 0, dialogues: Sequence[Dialogue] = ()
     ) -> list[Rollout]:
-        """``group`` proposals for each picture, a picture's side by side.
+        """``group`` proposals for each picture, a picture's side by side; refined with `Sampling.refine_proposals`.
 
         Args:
             pixel_values: ``(B, patches, patch_dim)`` on the model's device.
@@ -217,15 +219,35 @@ class Sampler:
         rows, asked = self._opened(pixel_values, dialogues)
         rows.fork(group)
         grammars = [one.propose(sampling) for one in asked for _ in range(group)]
-        drawn = sampling.propose_tokens, sampling.temperature, (seed, 1), first, group, sampling.stops
-        turns = self._write(rows, grammars, *drawn)
-        first_id = self._layout.first_id
+        drawn = sampling.propose_tokens, sampling.temperature, (seed, 1), first, group
+        turns = self._write(rows, grammars, *drawn, sampling.stops, last_turn=not sampling.refine_proposals)
+        whole = [own.done or turn.cut for turn, own in zip(turns, grammars, strict=True)]
+        refined: list[list[int] | None] = [None] * len(turns)
+        if sampling.refine_proposals:
+            answers = self._refined(rows, turns, grammars, [one for one in asked for _ in range(group)], seed, first, group)
+            refined = [own.finished_ids() for own in answers]
+            whole = [both and own.done for both, own in zip(whole, answers, strict=True)]
         return [
             rollout_of(
-                i // group, own.finished_ids(), None, not (own.done or turn.cut), asked[i // group].opening, turn, first_id
+                i // group, own.finished_ids(), refined[i], not whole[i], asked[i // group].opening, turn, self._layout.first_id
             )
             for i, (turn, own) in enumerate(zip(turns, grammars, strict=True))
         ]
+
+    def _refined(
+        self, rows: Conversations, turns: Sequence[Turn], proposals: Sequence[Grammar], asked: Sequence[Dialogue],
+        seed: int, first: int, group: int,
+    ) -> list[Grammar]:  # fmt: skip
+        """The rows' proposals, refined with the best tokens: the grammars of the second turn."""
+        sampling, layout = self.sampling, self._layout
+        for waiting in rows.waiting:
+            waiting += layout.refine_turn
+        grammars = [
+            one.refine(own.ids if own.done or turn.cut else NOTHING, sampling)
+            for one, own, turn in zip(asked, proposals, turns, strict=True)
+        ]
+        self._write(rows, grammars, sampling.refine_tokens, 0.0, (seed, 2), first, group)
+        return grammars
 
     @torch.no_grad()
     def move(
@@ -238,7 +260,8 @@ class Sampler:
         sampling, layout = self.sampling, self._layout
         rows, asked = self._opened(pixel_values, dialogues)
         proposals = [one.propose(sampling) for one in asked]
-        written = self._write(rows, proposals, sampling.propose_tokens, sampling.proposal_temperature, (seed, 0), first, 0)
+        drawn = sampling.propose_tokens, sampling.proposal_temperature, (seed, 0), first, 1
+        written = self._write(rows, proposals, *drawn, last_turn=False)
         for waiting in rows.waiting:
             waiting += layout.refine_turn
         rows.fork(group)
@@ -267,9 +290,8 @@ class Sampler:
 
     def _write(
         self, rows: Conversations, grammars: Sequence[Grammar], budget: int, temperature: float,
-        seed: tuple[int, int], first: int, group: int, stops: frozenset[int] = frozenset(),
+        seed: tuple[int, int], first: int, group: int, stops: frozenset[int] = frozenset(), last_turn: bool = True,
     ) -> list[Turn]:  # fmt: skip
-        """One turn of all rows; ``group`` 0: one row a picture, and another turn follows."""
-        size = group or 1
-        rngs = [np.random.default_rng((*seed, first + index // size, index % size)) for index in range(len(rows))]
-        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, bool(group), stops)
+        """One turn of all rows, ``group`` of them a picture."""
+        rngs = [np.random.default_rng((*seed, first + index // group, index % group)) for index in range(len(rows))]
+        return write(rows, grammars, self._layout.first_id, budget, temperature, rngs, last_turn, stops)

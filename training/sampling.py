@@ -26,6 +26,8 @@ class Sampling:
         limits: greatest numbers of elements and points.
         last_kind: a scene is drawn, refined and judged up to this kind (``lane``, ``drivable``, ``box``, ``sign``: all of it);
             what would come later costs nothing and learns nothing.
+        refine_proposals: drawn proposals are refined, with the best token each, before they are judged: they are worth what the
+            scene is worth in the end.
     """
 
     temperature: float = 1.0
@@ -35,12 +37,18 @@ class Sampling:
     rounds: int = OFFSET_ROUNDS
     limits: Limits = field(default_factory=Limits)
     last_kind: str = KINDS[-1]
+    refine_proposals: bool = False
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or self.proposal_temperature < 0 or min(self.propose_tokens, self.refine_tokens) < 1:
             raise ConfigError("sampling: temperatures must be 0 or more, token budgets 1 or more")
         if self.last_kind not in KINDS:
             raise ConfigError(f"sampling.last_kind={self.last_kind!r}: expected one of {', '.join(KINDS)}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether whole scenes are drawn, and nothing is done with them before they are judged."""
+        return not self.stops and not self.refine_proposals
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -115,7 +115,8 @@ class DrivingTask:
 
     def _completions(self, items: Sequence[Sample], rollouts: Sequence[Rollout]) -> list[Completion]:
         placement = self.config.stage == "placement"
-        labels = [labels_at_cells(item) if placement and self.config.cell_labels else item for item in items]
+        at_cells = self.config.cell_labels and not self.config.sampling.refine_proposals
+        labels = [labels_at_cells(item) if placement and at_cells else item for item in items]
         drawn = {LABELLED[kind] for kind in self.config.sampling.kinds}
         labels = [replace(item, known=tuple(kind for kind in item.known if kind in drawn)) for item in labels]
         return [completion(labels[r.picture], r, self.config.sampling) for r in rollouts]

@@ -18,6 +18,7 @@ from getok_drive.tokens.reading import Answer, Proposed, read_proposal, read_ref
 from getok_drive.tokens.vocab import GRID_SIZE, OFFSET_ROUNDS, TOKENS
 from getok_drive.types import Box, DecodeReport, DrivableArea, Lane, Sign
 
+Element = Lane | DrivableArea | Box | Sign
 Elements = tuple[tuple[Lane, ...], tuple[DrivableArea, ...], tuple[Box, ...], tuple[Sign, ...], DecodeReport]
 
 
@@ -53,6 +54,37 @@ def parse(
     Raises:
         InputError: never for the ids; when ``size_wh`` is not positive or ``token_probs`` does not fit the ids.
     """
+    pairs, deleted, issues = parse_each(
+        propose_ids, refine_ids, size_wh=size_wh, token_probs=token_probs, rounds=rounds, limits=limits, calibration=calibration
+    )
+    written = [element for _, element in pairs if element is not None]
+    tokens = len(propose_ids) + (0 if refine_ids is None else len(refine_ids))
+    report = DecodeReport(tokens=tokens, elements=len(written), deleted=deleted, issues=dict(issues))
+    return (
+        tuple(element for element in written if isinstance(element, Lane)),
+        tuple(element for element in written if isinstance(element, DrivableArea)),
+        tuple(element for element in written if isinstance(element, Box)),
+        tuple(element for element in written if isinstance(element, Sign)),
+        report,
+    )
+
+
+def parse_each(
+    propose_ids: Sequence[int],
+    refine_ids: Sequence[int] | None = None,
+    *,
+    size_wh: tuple[int, int],
+    token_probs: TokenProbs | None = None,
+    rounds: int = OFFSET_ROUNDS,
+    limits: Limits | None = None,
+    calibration: Mapping[str, Calibration] | None = None,
+) -> tuple[list[tuple[Proposed, Element | None]], int, Counter[str]]:
+    """What became of each element of a proposal; arguments and errors as of `parse`.
+
+    Returns:
+        The proposed elements in the text's order, each with what it is now, or None where it was deleted or cannot be used;
+        the number of deleted ones, and that of each of `reading.ISSUES`.
+    """
     norm_to_px(np.zeros((1, 2)), size_wh)  # a wrong size is the caller's fault and shall not depend on what the model saw
     if rounds < 1:
         raise InputError(f"rounds: expected 1 or more offset rounds, got {rounds}")
@@ -65,42 +97,34 @@ def parse(
     anchors = [cell for element in proposed for cell in element.cells]
     answers = iter(read_refinement(refine, anchors, rounds, issues) if refined else [Answer() for _ in anchors])
 
-    lanes: list[Lane] = []
-    drivable: list[DrivableArea] = []
-    boxes: list[Box] = []
-    signs: list[Sign] = []
-    for element in proposed:
-        own = list(islice(answers, len(element.cells)))
+    result: list[tuple[Proposed, Element | None]] = []
+    for one in proposed:
+        own = list(islice(answers, len(one.cells)))
         kept = [index for index, answer in enumerate(own) if not answer.deleted]
-        least = LEAST_POINTS[element.kind]
-        if len(kept) < least:
+        element = None
+        if len(kept) < LEAST_POINTS[one.kind]:
             deleted += 1
-            continue
-        points = _points(element, own, kept, rounds, refined, issues)
-        if points is None:
-            continue
-        if element.kind == "drivable":
-            points = lattice.canonical_ring(points)
-        points_px = norm_to_px(lattice.to_norm(points, rounds), size_wh).astype(np.float32)
-        confidence = _confidence(element, own, kept, token_probs)
-        if calibration and element.kind in calibration:
-            confidence = calibration[element.kind](confidence)
-        words = [TOKENS[token][1:-1] for token in element.head[1:]]
-        if element.kind == "lane":
-            lanes.append(Lane(points_px, words[0], words[1], confidence))
-        elif element.kind == "drivable":
-            drivable.append(DrivableArea(points_px, confidence))
-        elif element.kind == "box":
-            boxes.append(Box(points_px.reshape(4), words[0], confidence))
-        else:
-            signs.append(Sign(points_px[0], words[0], words[1], confidence))
-    report = DecodeReport(
-        tokens=len(propose_ids) + len(refine),
-        elements=len(lanes) + len(drivable) + len(boxes) + len(signs),
-        deleted=deleted,
-        issues=dict(issues),
-    )
-    return tuple(lanes), tuple(drivable), tuple(boxes), tuple(signs), report
+        elif (points := _points(one, own, kept, rounds, refined, issues)) is not None:
+            confidence = _confidence(one, own, kept, token_probs)
+            if calibration and one.kind in calibration:
+                confidence = calibration[one.kind](confidence)
+            element = _element(one, points, rounds, size_wh, confidence)
+        result.append((one, element))
+    return result, deleted, issues
+
+
+def _element(proposed: Proposed, points: lattice.Lattice, rounds: int, size_wh: tuple[int, int], confidence: float) -> Element:
+    if proposed.kind == "drivable":
+        points = lattice.canonical_ring(points)
+    points_px = norm_to_px(lattice.to_norm(points, rounds), size_wh).astype(np.float32)
+    words = [TOKENS[token][1:-1] for token in proposed.head[1:]]
+    if proposed.kind == "lane":
+        return Lane(points_px, words[0], words[1], confidence)
+    if proposed.kind == "drivable":
+        return DrivableArea(points_px, confidence)
+    if proposed.kind == "box":
+        return Box(points_px.reshape(4), words[0], confidence)
+    return Sign(points_px[0], words[0], words[1], confidence)
 
 
 def _check_probs(probs: TokenProbs, propose_ids: Sequence[int], refine: Sequence[int]) -> None:

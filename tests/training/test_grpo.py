@@ -101,6 +101,17 @@ def test_the_rate_falls_at_the_end_and_not_before(tiny_checkpoint, tmp_path, cap
     assert "decay_steps no more than steps" in capsys.readouterr().err
 
 
+def test_proposals_are_judged_with_their_refinement(tiny_checkpoint, tmp_path, capsys):
+    settings = ["steps=1", "eval_every=1", "eval_images=2", "credit=element", "sampling.refine_proposals=True"]
+    assert run(tiny_checkpoint, tmp_path, *SMALL, *settings) == 0
+    train, validation = records(tmp_path)
+    assert np.isfinite(train["reward/lane_f1"]) and np.isfinite(validation["val_lane_f1"]) and train["grad_norm"] > 0
+    assert run(tiny_checkpoint, tmp_path / "other", *SMALL, *settings, "engine=vllm") == 2
+    assert "refine_proposals: vLLM draws whole proposals alone; set engine=own" in capsys.readouterr().err
+    assert run(tiny_checkpoint, tmp_path / "other", "task=grounding", "sampling.refine_proposals=True") == 2
+    assert "only the driving scene" in capsys.readouterr().err
+
+
 def test_log_names_every_reward_and_the_health_of_the_run(tiny_checkpoint, tmp_path):
     settings = [
         "steps=1",

@@ -101,6 +101,18 @@ def test_classes_that_are_not_labelled_earn_nothing_and_change_nothing():
     assert placement(labels(), STRAY, END)[0][inner:].any()
 
 
+def test_what_the_refinement_takes_back_is_as_if_it_had_not_been_written():
+    far, near = lane(*FAR_CELLS), lane(*LANE_CELLS)
+    stay, gone = [STAY] * len(LANE_CELLS), [DELETE] * len(FAR_CELLS)
+    batch = [
+        Completion(ONLY_LANES, ids, refined(ids, answers))
+        for ids, answers in (([*far, *near, *END], [*gone, *stay]), ([*near, *END], stay), (END, []))
+    ]
+    taken_back, without, _ = placement_credit(batch, *completed_scenes(batch), 3, SETTINGS)
+    assert not taken_back[: len(far)].any() and without[0] > 0
+    np.testing.assert_array_equal(taken_back[len(far) :], without)
+
+
 def test_points_that_were_mended_are_paid_and_the_others_are_not():
     truth, right = off_grid()
     keen, lazy = movement(truth, right, [STAY] * len(right))

@@ -19,10 +19,11 @@ from getok_drive.tokens.limits import Limits  # noqa: E402
 from getok_drive.tokens.positions import PositionSpec  # noqa: E402
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS  # noqa: E402
 from training.collate import Layout  # noqa: E402
+from training.conversations import Conversations  # noqa: E402
 from training.datasets import world  # noqa: E402
 from training.model import load_checkpoint, position_rule  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
-from training.rollout import Sampler, log_prob_of, pick  # noqa: E402
+from training.rollout import Sampler, log_prob_of, pick, write  # noqa: E402
 from training.sampling import Sampling, until  # noqa: E402
 from training.visual import encode_pictures  # noqa: E402
 
@@ -132,6 +133,23 @@ def test_a_scene_can_be_drawn_up_to_a_kind(loaded, pixels):
     assert sum(len(r.places) for r in lanes) < sum(len(r.places) for r in whole)
     with pytest.raises(ConfigError, match="last_kind"):
         Sampling(last_kind="tree")
+
+
+@torch.no_grad()
+def test_drawn_proposals_can_be_refined_before_they_are_judged(loaded, pixels):
+    whole = sampler(loaded, temperature=0.0, refine_proposals=True).place(pixels, 2, SEED)
+    moved = sampler(loaded, temperature=0.0).move(pixels, 2, SEED)
+    assert [r.refine_ids for r in whole] == [r.refine_ids for r in moved]
+    plain = sampler(loaded, last_kind="drivable").place(pixels, 3, SEED)
+    rollouts = sampler(loaded, last_kind="drivable", refine_proposals=True).place(pixels, 3, SEED)
+    assert len({len(r.propose_ids) for r in rollouts}) > 1  # some end before others, and wait
+    for rollout, unrefined in zip(rollouts, plain, strict=True):
+        assert rollout.propose_ids == unrefined.propose_ids and rollout.places == unrefined.places and not rollout.truncated
+        alone = Conversations(loaded[0], loaded[1], pixels[rollout.picture : rollout.picture + 1], PRE.grid_hw)
+        alone.waiting[0] += [*(loaded[1].first_id + t for t in rollout.propose_ids), *loaded[1].refine_turn]
+        grammar = RefineGrammar(rollout.propose_ids, limits=LIMITS)
+        write(alone, [grammar], loaded[1].first_id, 1024, 0.0, [np.random.default_rng(0)], True)
+        assert rollout.refine_ids == grammar.finished_ids()
 
 
 def test_a_shared_row_holds_the_proposal_once(loaded, pixels):

@@ -29,8 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from getok_drive.tokens.elements import KINDS
-from getok_drive.tokens.limits import Limits
-from getok_drive.tokens.reading import Proposed, read_proposal
+from getok_drive.tokens.reading import Proposed
 from getok_drive.types import Scene
 from training.metrics.assignment import assign_within
 from training.metrics.detection import box_ious
@@ -180,16 +179,18 @@ def _spread(item: Completion, advantages: dict[str, list[tuple[float, float]]]) 
     """The elements' ``(start, place)`` on the tokens that decided them.
 
     A kind's token decides to write an element, and ends the lane or outline before it; classes of boxes and signs and all points
-    belong to where it is; what no reward looks at (a lane's type, a sign's colour) earns nothing.
+    belong to where it is; what no reward looks at (a lane's type, a sign's colour) earns nothing. Nor does an element that a
+    refinement took back: the scene is as if it had not been written.
     """
     result = np.zeros(len(item.propose_ids))
-    elements, _ = read_proposal(item.propose_ids, item.limits or Limits(), Counter())
+    written = item.written()
+    elements = [element for element, _ in written]
     seen = Counter[str]()
-    for number, element in enumerate(elements):
+    for number, (element, stays) in enumerate(written):
+        if element.kind not in advantages or not stays:
+            continue
         index = seen[element.kind]
         seen[element.kind] += 1
-        if element.kind not in advantages:
-            continue
         start, place = advantages[element.kind][index]
         head = element.head_at
         stop = _end(item, elements, number)

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from getok_drive.tokens.limits import Limits
-from getok_drive.tokens.parsing import parse
+from getok_drive.tokens.parsing import parse, parse_each
+from getok_drive.tokens.reading import Proposed
 from getok_drive.tokens.vocab import BOX_CLASSES, OFFSET_ROUNDS, SIGN_CLASSES
 from getok_drive.types import Scene
 from training.metrics import culane
@@ -76,6 +77,13 @@ class Completion:
             self.propose_ids, self.refine_ids, size_wh=size_wh, rounds=self.rounds, limits=self.limits
         )
         return Scene(size_wh, lanes, areas, boxes, signs, truncated=self.truncated, report=report)
+
+    def written(self) -> list[tuple[Proposed, bool]]:
+        """The proposed elements in the text's order, each with whether it is in the scene or was deleted or dropped."""
+        each, *_ = parse_each(
+            self.propose_ids, self.refine_ids, size_wh=self.labels.size_wh, rounds=self.rounds, limits=self.limits
+        )
+        return [(proposed, element is not None) for proposed, element in each]
 
 
 def f1(counts: FloatArray) -> float:
