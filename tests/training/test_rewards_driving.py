@@ -95,6 +95,18 @@ def test_repeating_elements_loses():
     assert reward["format"] == 1.0
 
 
+def test_what_the_labels_repeat_is_no_repetition():
+    """Far away two lanes are one stroke wide."""
+    truth = labels(lanes=labels().lanes * 2)
+    assert placed([*lane(*LANE_CELLS) * 2, *PERFECT[len(lane(*LANE_CELLS)) :]], truth)["non_repetition"] == 1.0
+    assert placed([*lane(*LANE_CELLS) * 3, *END], truth)["non_repetition"] == pytest.approx(2 / 3)
+
+
+def test_a_kind_that_is_not_labelled_does_not_make_an_empty_scene_wrong():
+    assert placed(END, labels(lanes=(), known=("lanes",)))["non_repetition"] == 1.0
+    assert placed(END, labels(known=("lanes",)))["non_repetition"] == 0.0
+
+
 def test_exact_copies_of_boxes_and_signs_are_dropped_and_cost_the_format():
     """Decoding under the grammar cannot write them; other engines can."""
     reward = placed([*lane(*LANE_CELLS), *area(*AREA_CELLS), *car(*CAR_CELLS) * 2, *sign(SIGN_CELL) * 2, *END])

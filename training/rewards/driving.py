@@ -10,7 +10,7 @@ Everything is measured with the project's own metrics (`training.metrics`), so t
 | detection_f1 | class-aware F1 of boxes at IoU `box_threshold` |
 | box | IoU and corner L1 (eq. 6, 8) of matched boxes of one class, over max(P, G), in pixels of 840 x 840 |
 | sign_hits | class-aware F1 of sign points within 2 % of the width |
-| non_repetition | share of elements that do not repeat an earlier one of their kind |
+| non_repetition | share of elements that do not repeat an earlier one of their kind, unless the labels do too |
 | format | 1 if nothing that was written had to be dropped and no budget cut it short |
 
 Which labels are right for the propose turn is the caller's choice: cells cannot express what lies between, so `training.grpo`
@@ -164,14 +164,27 @@ def sign_hits(labels: Sample, scene: Scene) -> float:
 
 
 def non_repetition(labels: Sample, scene: Scene, settings: RewardSettings) -> float:
-    """Share of the elements that do not repeat an earlier one of their kind; an empty scene: 1 if it should be empty, else 0.
+    """Share of the elements that do not repeat an earlier one of their kind, beyond what the labels of that kind themselves do.
 
-    A box repeats another by IoU, lanes and signs by distance (signs of one class), an area by IoU of its bounding box.
+    A box repeats another by IoU, lanes and signs by distance (signs of one class), an area by IoU of its bounding box. An empty
+    scene: 1 if it should be empty, else 0.
     """
-    count = scene.elements
-    if not count:
-        return float(not (labels.lanes or labels.drivable or labels.boxes or labels.signs))
-    near_px = settings.duplicate_distance * labels.size_wh[0]
+    truth = Scene(
+        labels.size_wh,
+        lanes=labels.lanes if "lanes" in labels.known else (),
+        drivable=labels.drivable if "drivable" in labels.known else (),
+        boxes=labels.boxes if "boxes" in labels.known else (),
+        signs=labels.signs if "signs" in labels.known else (),
+    )
+    if not scene.elements:
+        return float(not truth.elements)
+    repeats = zip(_repeats(scene, settings), _repeats(truth, settings), strict=True)
+    return 1.0 - sum(max(0, own - right) for own, right in repeats) / scene.elements
+
+
+def _repeats(scene: Scene, settings: RewardSettings) -> list[int]:
+    """Of each kind, how many elements repeat an earlier one."""
+    near_px = settings.duplicate_distance * scene.image_size_wh[0]
     lanes = [lane.points_px for lane in scene.lanes]
     hulls = np.array([[*a.polygon_px.min(axis=0), *a.polygon_px.max(axis=0)] for a in scene.drivable]).reshape(-1, 4)
     boxes = np.array([box.xyxy_px for box in scene.boxes]).reshape(-1, 4)
@@ -184,8 +197,7 @@ def non_repetition(labels: Sample, scene: Scene, settings: RewardSettings) -> fl
         box_ious(boxes, boxes) >= settings.duplicate_iou,
         same_sign,
     )
-    repeated = sum(int(np.tril(pairs, -1).any(axis=1).sum()) for pairs in alike if pairs.size)
-    return 1.0 - repeated / count
+    return [int(np.tril(pairs, -1).any(axis=1).sum()) if pairs.size else 0 for pairs in alike]
 
 
 # --- placement -------------------------------------------------------------------------------------------------------
