@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from getok_drive.tokens.vocab import OFFSET_ROUNDS
+from getok_drive.types import Lane
 from tests.training.test_rewards_driving import (
     AREA_CELLS,
     CAR_CELLS,
@@ -17,6 +18,7 @@ from tests.training.test_rewards_driving import (
     STAY,
     STRAY,
     area,
+    at,
     car,
     cell,
     labels,
@@ -48,17 +50,38 @@ def movement(truth, *answers):
 
 def test_a_lane_is_held_against_the_group_and_against_half_the_f1():
     right, nothing = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], END)
-    start = LANE * (1.0 - 0.5 * 2 * 1 / (1 + 2))  # D = 2 sum q / (P + L): one written, two labelled
+    worth = LANE * (1.0 - 0.5 * 2 * 1 / (1 + 2))  # D = 2 sum q / (P + L): one written, two labelled
     place = LANE * (1.0 - 1 / 2)  # the other answer earned nothing on this label
-    np.testing.assert_allclose(right, [start, 0, 0, place, place, place, place])  # the words are not judged, the end is
-    np.testing.assert_array_equal(nothing, [0.0])
+    np.testing.assert_allclose(right, [worth / 2, 0, 0, place, place, place, place])  # the words are not judged, the end is
+    np.testing.assert_allclose(nothing, [-worth / 2])
 
 
 def test_a_lane_without_a_label_is_pushed_away():
     right, wrong = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], [*lane(*FAR_CELLS), *END])
-    assert wrong[0] == pytest.approx(LANE * (0.0 - 0.5 * 2 * 1 / (2 + 2)))
+    half_f1 = 0.5 * 2 * 1 / (2 + 2)
+    assert wrong[0] == pytest.approx(LANE * ((0.0 - half_f1) - (0.5 - half_f1)))
     np.testing.assert_allclose(wrong[3:], -LANE / 2)
     assert (right[3:] > 0).all()
+
+
+def test_ending_a_lane_to_begin_the_next_one_pays_no_more_than_a_further_point():
+    """What all answers do after a lane is no reason to have ended it there."""
+    truth = labels(lanes=(*labels().lanes, Lane(at(*FAR_CELLS))), drivable=(), boxes=(), signs=(), known=("lanes",))
+    short, long = ([*lane(*cells), *lane(*FAR_CELLS), *END] for cells in (LANE_CELLS[:2], LANE_CELLS))
+    early, late = placement(truth, short, long)
+    end, point = early[len(lane(*LANE_CELLS[:2]))], early[len(lane(*LANE_CELLS[:2])) - 1]
+    assert end == pytest.approx(point) and end < 0  # the next lane is as good in both
+    assert late[len(lane(*LANE_CELLS))] > 0
+
+
+def test_the_choice_after_a_lane_is_held_against_the_same_choice_elsewhere():
+    truth = labels(lanes=(*labels().lanes, Lane(at(*FAR_CELLS))), drivable=(), boxes=(), signs=(), known=("lanes",))
+    first = lane(*LANE_CELLS)
+    both, one, none = placement(truth, [*first, *lane(*FAR_CELLS), *END], [*first, *END], END)
+    half_f1 = 3 / (3 + 3 * len(truth.lanes))
+    assert both[len(first)] - both[len(first) - 1] == pytest.approx(LANE * (1.0 - half_f1) / 2)  # less the lane's own place
+    assert one[len(first)] - one[len(first) - 1] == pytest.approx(-LANE * (1.0 - half_f1) / 2)
+    assert none[0] == pytest.approx(-2 * one[0]) and one[0] == both[0] > 0
 
 
 def test_a_lucky_box_does_not_pay_the_lane():
@@ -70,16 +93,18 @@ def test_a_lucky_box_does_not_pay_the_lane():
 
 
 def test_a_copy_of_a_lane_is_not_paid_twice():
-    once, twice = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], [*lane(*LANE_CELLS), *lane(*LANE_CELLS), *END])
-    assert once[0] > 0
-    assert sorted(np.sign(twice[[0, 6]])) == [-1, 1]
+    first = lane(*LANE_CELLS)
+    once, twice = placement(ONLY_LANES, [*first, *END], [*first, *first, *END])
+    stops, goes_on = once[-1] - once[-2], twice[len(first)] - twice[len(first) - 1]
+    assert stops > 0 > goes_on
 
 
 def test_equal_areas_teach_nothing_about_their_place():
     truth = labels(lanes=(), boxes=(), signs=(), known=("drivable",))
-    for own in placement(truth, *[[*area(*AREA_CELLS), *END]] * 3):
-        np.testing.assert_allclose(own[1:], 0.0, atol=1e-12)
-        assert own[0] > 0
+    *same, missing = placement(truth, *[[*area(*AREA_CELLS), *END]] * 3, END)
+    for own in same:
+        np.testing.assert_allclose(own[1:], own[1], atol=1e-12)  # all of it alike: against the answer that has none
+        assert own[0] > 0 > missing[0]
 
 
 def test_kinds_that_are_not_labelled_or_not_paid_earn_nothing():

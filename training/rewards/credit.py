@@ -10,11 +10,15 @@ element is good or bad mostly by itself; so each *label* is taken as a prompt of
 | b_g = (1 / G) sum over the group of q of the element matched to label g | how well the group does on g; a miss counts 0 |
 | place_e = w_k (q_e - b_g(e)) | advantage of *where* e was put: its points, its class, where it ends |
 | D_k = 2 sum q / (P + L) over the step | the soft F1 of kind k: P elements written, L labelled |
-| start_e = w_k (q_e - D_k / 2) | advantage of writing e *at all* |
+| v = q_e - D_k / 2, or 0 if no more of the kind is written | what a choice brings, *whether* to write one more |
+| start = w_k (v - mean v after the same label) | its advantage: against the group's choices after the element on the same label |
 
-An element without a label has q = 0 and is held against the mean quality of its kind in the group. ``start`` is the gradient of
-the pooled soft F1: one more element changes 2 sum q / (P + L) by (2 q - D) / (P + L), so a lane is worth writing if its q is
+An element without a label has q = 0 and is held against the mean quality of its kind in the group. ``v`` is the gradient of the
+pooled soft F1: one more element changes 2 sum q / (P + L) by (2 q - D) / (P + L), so a lane is worth writing if its q is
 above half of the F1 (the common factor 1 / (P + L) is left out: all advantages are scaled together afterwards).
+
+A kind's token says two things: that the lane before it ends, and that another begins. Only the second earns ``v``, and nearly
+every ``v`` is above 0: were its mean not taken away, ending a lane early to begin the next would pay more than a further point.
 
 What this leaves out: that a lane changes what is written after it, and that a copy can take a label from the original. Rewards of
 whole scenes are still computed and logged, and are what evaluation reports. The paper gives one advantage an answer.
@@ -42,6 +46,7 @@ from training.rewards.settings import DrivingPlacementWeights, RewardSettings
 from training.samples import Sample
 
 UNKNOWN = -2  # no label, and none was to be expected: its class is not labelled, or it lies in an ignored region
+FIRST = -3  # nothing of its kind has been written yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +151,72 @@ def placement_credit(
     half_f1 = {kind: _soft_f1([q[kind] for q in qualities if kind in q]) / 2.0 for kind in KINDS}
     result = []
     for first in range(0, len(batch), group):
-        for item, own in zip(batch[first : first + group], qualities[first : first + group], strict=True):
-            place = {}
-            for kind, quality in own.items():
-                peers = [q[kind] for q in qualities[first : first + group]]
-                place[kind] = [
-                    (weights[kind] * (value - half_f1[kind]), weights[kind] * (value - _baseline(peers, label)))
-                    if label != UNKNOWN
-                    else (0.0, 0.0)
-                    for label, value in zip(quality.label, quality.value, strict=True)
-                ]
-            result.append(_spread(item, place))
+        answers, own = batch[first : first + group], qualities[first : first + group]
+        written = [_written(item, quality) for item, quality in zip(answers, own, strict=True)]
+        credit = [np.zeros(len(item.propose_ids)) for item in answers]
+        for kind in own[0]:
+            _credit_places(credit, written, [quality[kind] for quality in own], kind, weights[kind])
+            _credit_choices(credit, written, kind, half_f1[kind], weights[kind])
+        result += credit
     return result
 
 
 def _soft_f1(qualities: Sequence[Quality]) -> float:
     total = sum(len(q.value) - q.label.count(UNKNOWN) + q.labels for q in qualities)
     return 2.0 * sum(sum(q.value) for q in qualities) / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """One proposed element of an answer, judged.
+
+    Attributes:
+        element: as it was proposed.
+        end: place of the token that ends it: the next element's first, or the end of the text.
+        label: as of `Quality`; None where the refinement deleted it, or its kind is not judged: as if it had not been written.
+        value: q.
+    """
+
+    element: Proposed
+    end: int
+    label: int | None
+    value: float
+
+
+def _written(item: Completion, qualities: dict[str, Quality]) -> list[_Written]:
+    """The proposed elements of an answer, in the text's order."""
+    result: list[_Written] = []
+    each, seen = item.written(), Counter[str]()
+    starts = [*(element.head_at[0] for element, _ in each), len(item.propose_ids) - 1]
+    for (element, stays), end in zip(each, starts[1:], strict=True):
+        label, value = None, 0.0
+        if stays and element.kind in qualities:
+            quality, index = qualities[element.kind], seen[element.kind]
+            label, value = quality.label[index], quality.value[index]
+        seen[element.kind] += stays
+        result.append(_Written(element, end, label, value))
+    return result
+
+
+def _credit_places(
+    credit: list[FloatArray], written: list[list[_Written]], qualities: Sequence[Quality], kind: str, weight: float
+) -> None:
+    """Adds ``place`` of a group's elements of a kind.
+
+    Classes of boxes and signs, all points and the end of a lane or an outline belong to where an element is; what no reward looks
+    at (a lane's type, a sign's colour) earns nothing.
+    """
+    for own, elements in zip(credit, written, strict=True):
+        for one in elements:
+            if one.element.kind != kind or one.label in (None, UNKNOWN):
+                continue
+            place = weight * (one.value - _baseline(qualities, one.label))
+            head = one.element.head_at
+            if kind in ("box", "sign"):
+                own[head[1]] += place
+            own[head[-1] + 1 : one.end] += place
+            if kind in ("lane", "drivable"):
+                own[one.end] += place
 
 
 def _baseline(peers: Sequence[Quality], label: int) -> float:
@@ -175,36 +229,24 @@ def _baseline(peers: Sequence[Quality], label: int) -> float:
     return sum(max((v for v, g in zip(q.value, q.label, strict=True) if g == label), default=0.0) for q in peers) / len(peers)
 
 
-def _spread(item: Completion, advantages: dict[str, list[tuple[float, float]]]) -> FloatArray:
-    """The elements' ``(start, place)`` on the tokens that decided them.
-
-    A kind's token decides to write an element, and ends the lane or outline before it; classes of boxes and signs and all points
-    belong to where it is; what no reward looks at (a lane's type, a sign's colour) earns nothing. Nor does an element that a
-    refinement took back: the scene is as if it had not been written.
-    """
-    result = np.zeros(len(item.propose_ids))
-    written = item.written()
-    elements = [element for element, _ in written]
-    seen = Counter[str]()
-    for number, (element, stays) in enumerate(written):
-        if element.kind not in advantages or not stays:
-            continue
-        index = seen[element.kind]
-        seen[element.kind] += 1
-        start, place = advantages[element.kind][index]
-        head = element.head_at
-        stop = _end(item, elements, number)
-        result[head[0]] += start
-        if element.kind in ("box", "sign"):
-            result[head[1]] += place
-        result[head[-1] + 1 : stop] += place
-        if element.kind in ("lane", "drivable") and stop < len(result):
-            result[stop] += place
-    return result
+def _credit_choices(credit: list[FloatArray], written: list[list[_Written]], kind: str, half_f1: float, weight: float) -> None:
+    """Adds ``start`` of a group's choices to write one more element of a kind, or none."""
+    choices = [_choices(elements, kind, half_f1, len(own) - 1) for own, elements in zip(credit, written, strict=True)]
+    earned: dict[int, list[float]] = {}
+    for after, _, worth in (choice for own in choices for choice in own):
+        earned.setdefault(after, []).append(worth)
+    for own, chosen in zip(credit, choices, strict=True):
+        for after, place, worth in chosen:
+            own[place] += weight * (worth - float(np.mean(earned[after])))
 
 
-def _end(item: Completion, elements: Sequence[Proposed], number: int) -> int:
-    """Place of the token that ends an element: the next element's first, or the end of the text."""
-    if number + 1 < len(elements):
-        return elements[number + 1].head_at[0]
-    return len(item.propose_ids) - 1
+def _choices(elements: Sequence[_Written], kind: str, half_f1: float, end: int) -> list[tuple[int, int, float]]:
+    """An answer's choices of a kind: label of the element before (`FIRST`), place of the token, and what it brought."""
+    after, result = FIRST, list[tuple[int, int, float]]()
+    for one in elements:
+        if KINDS.index(one.element.kind) > KINDS.index(kind):
+            return [*result, (after, one.element.head_at[0], 0.0)]
+        if one.element.kind == kind and one.label is not None:
+            result.append((after, one.element.head_at[0], 0.0 if one.label == UNKNOWN else one.value - half_f1))
+            after = one.label
+    return [*result, (after, end, 0.0)]
