@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--name", help="the bundle's name (default: nano, or that of the bundle read)")
     parser.add_argument("--image-size", metavar="WxH", help="the one input size (default: that of the last training stage)")
-    parser.add_argument("--calibration", type=Path, help="calibration.json of training.evaluate --fit-calibration")
+    parser.add_argument("--calibration", type=Path, help="of training.evaluate --fit-calibration, or a contract.json")
     parser.add_argument(
         "--rounds", metavar="N[,KIND=N...]",
         help="offset rounds that the runtime is to ask for, such as 3,box=1 (three, for boxes one); fewer are faster "

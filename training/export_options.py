@@ -12,13 +12,15 @@ from getok_drive.tokens.vocab import OFFSET_ROUNDS
 
 
 def read_calibration(path: Path) -> dict[str, CalibrationSpec]:
-    """The calibration that ``python -m training.evaluate --fit-calibration`` wrote: one for all kinds, or one for each.
+    """A calibration: what ``python -m training.evaluate --fit-calibration`` wrote, one for all kinds or one for each; or a
+    bundle's, from its ``contract.json``.
 
     Raises:
         ConfigError: on another content.
     """
     try:
         record = dict(json.loads(path.read_text(encoding="utf-8")))
+        record = dict(record.get("calibration", record))
         each = record if "temperature" not in record else dict.fromkeys(KINDS, record)
         found = {k: CalibrationSpec(float(each[k]["temperature"]), float(each[k]["bias"])) for k in KINDS if k in each}
         if not found:

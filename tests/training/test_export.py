@@ -128,6 +128,7 @@ def test_calibration_reaches_the_contract(tiny_checkpoint, tiny_bundle, tmp_path
     bundle = exporting.recalibrate(tmp_path / "bundle", read_calibration(each))
     assert bundle.calibration["lane"].bias == 0.5
     assert bundle.sha256 != Bundle.load(tiny_bundle).sha256
+    assert read_calibration(tmp_path / "bundle" / CONTRACT) == bundle.contract.calibration
     for content in ("", "[]", "{", '{"temperature": "hot"}'):
         one.write_text(content)
         with pytest.raises(ConfigError, match=r"one\.json"):
