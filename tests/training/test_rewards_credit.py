@@ -51,7 +51,7 @@ def movement(truth, *answers):
 def test_a_lane_is_held_against_the_group_and_against_half_the_f1():
     right, nothing = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], END)
     worth = LANE * (1.0 - 0.5 * 2 * 1 / (1 + 2))  # D = 2 sum q / (P + L): one written, two labelled
-    place = LANE * (1.0 - 1 / 2)  # the other answer earned nothing on this label
+    place = worth - worth / 2  # the other answer earned nothing on this label
     np.testing.assert_allclose(right, [worth / 2, 0, 0, place, place, place, place])  # the words are not judged, the end is
     np.testing.assert_allclose(nothing, [-worth / 2])
 
@@ -60,8 +60,17 @@ def test_a_lane_without_a_label_is_pushed_away():
     right, wrong = placement(ONLY_LANES, [*lane(*LANE_CELLS), *END], [*lane(*FAR_CELLS), *END])
     half_f1 = 0.5 * 2 * 1 / (2 + 2)
     assert wrong[0] == pytest.approx(LANE * ((0.0 - half_f1) - (0.5 - half_f1)))
-    np.testing.assert_allclose(wrong[3:], -LANE / 2)
+    np.testing.assert_allclose(wrong[3:], -LANE * half_f1 / 2)  # the other answer has nothing there
     assert (right[3:] > 0).all()
+
+
+def test_what_may_be_there_and_what_may_not_are_held_against_the_group_alike():
+    """Each against the mean of what the group has there, real or not."""
+    for cells, others in ((LANE_CELLS, FAR_CELLS), (FAR_CELLS, LANE_CELLS)):
+        truth = labels(lanes=(Lane(at(*cells)),), drivable=(), boxes=(), signs=(), known=("lanes",))
+        right, wrong = placement(truth, [*lane(*cells), *END], [*lane(*others), *END])
+        half_f1 = 0.5 * 2 * 1 / (2 + 2)
+        assert right[3] == pytest.approx(LANE * (1 - half_f1) / 2) and wrong[3] == pytest.approx(-LANE * half_f1 / 2)
 
 
 def test_ending_a_lane_to_begin_the_next_one_pays_no_more_than_a_further_point():

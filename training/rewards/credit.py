@@ -7,15 +7,15 @@ element is good or bad mostly by itself; so each *label* is taken as a prompt of
 | symbol | here |
 |---|---|
 | q_e in 0..1 | quality of element e: its kind's rewards, for this element alone; 0 if no label is matched to it |
-| b_g = (1 / G) sum over the group of q of the element matched to label g | how well the group does on g; a miss counts 0 |
-| place_e = w_k (q_e - b_g(e)) | advantage of *where* e was put: its points, its class, where it ends |
 | D_k = 2 sum q / (P + L) over the step | the soft F1 of kind k: P elements written, L labelled |
-| v = q_e - D_k / 2, or 0 if no more of the kind is written | what a choice brings, *whether* to write one more |
-| start = w_k (v - mean v after the same label) | its advantage: against the group's choices after the element on the same label |
+| v_e = q_e - D_k / 2 | what it brings to write e, against not writing it |
+| place_e = w_k (v_e - (1 / G) sum of v on the same label) | advantage of *where* e is: its points, its class, where it ends |
+| start = w_k (v_e - mean v of the choices after the same label) | advantage of writing one more of the kind; v = 0 for none |
 
-An element without a label has q = 0 and is held against the mean quality of its kind in the group. ``v`` is the gradient of the
-pooled soft F1: one more element changes 2 sum q / (P + L) by (2 q - D) / (P + L), so a lane is worth writing if its q is
-above half of the F1 (the common factor 1 / (P + L) is left out: all advantages are scaled together afterwards).
+``v`` is the gradient of the pooled soft F1: one more element changes 2 sum q / (P + L) by (2 q - D) / (P + L), so a lane is worth
+writing if its q is above half of the F1 (the common factor 1 / (P + L) is left out: all advantages are scaled together
+afterwards). Not writing is worth 0, in both means. Elements without a label, after the same one, count as one thing that is not
+there, so that what may be there and what may not are held against the group alike.
 
 A kind's token says two things: that the lane before it ends, and that another begins. Only the second earns ``v``, and nearly
 every ``v`` is above 0: were its mean not taken away, ending a lane early to begin the next would pay more than a further point.
@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -152,11 +153,12 @@ def placement_credit(
     result = []
     for first in range(0, len(batch), group):
         answers, own = batch[first : first + group], qualities[first : first + group]
-        written = [_written(item, quality) for item, quality in zip(answers, own, strict=True)]
+        written = [_written(item, quality, half_f1) for item, quality in zip(answers, own, strict=True)]
         credit = [np.zeros(len(item.propose_ids)) for item in answers]
         for kind in own[0]:
-            _credit_places(credit, written, [quality[kind] for quality in own], kind, weights[kind])
-            _credit_choices(credit, written, kind, half_f1[kind], weights[kind])
+            choices = [_choices(elements, kind, len(tokens) - 1) for elements, tokens in zip(written, credit, strict=True)]
+            _credit_starts(credit, choices, weights[kind])
+            _credit_places(credit, choices, weights[kind])
         result += credit
     return result
 
@@ -174,79 +176,97 @@ class _Written:
         element: as it was proposed.
         end: place of the token that ends it: the next element's first, or the end of the text.
         label: as of `Quality`; None where the refinement deleted it, or its kind is not judged: as if it had not been written.
-        value: q.
+        worth: v.
     """
 
     element: Proposed
     end: int
     label: int | None
-    value: float
+    worth: float
 
 
-def _written(item: Completion, qualities: dict[str, Quality]) -> list[_Written]:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A choice to write one more element of a kind, or none.
+
+    Attributes:
+        after: label of the element before, or `FIRST`.
+        at: place of its token.
+        written: what was written; None for nothing.
+    """
+
+    after: int
+    at: int
+    written: _Written | None = None
+
+    @property
+    def worth(self) -> float:
+        """v."""
+        return self.written.worth if self.written else 0.0
+
+
+def _written(item: Completion, qualities: dict[str, Quality], half_f1: dict[str, float]) -> list[_Written]:
     """The proposed elements of an answer, in the text's order."""
     result: list[_Written] = []
     each, seen = item.written(), Counter[str]()
     starts = [*(element.head_at[0] for element, _ in each), len(item.propose_ids) - 1]
     for (element, stays), end in zip(each, starts[1:], strict=True):
-        label, value = None, 0.0
+        label, worth = None, 0.0
         if stays and element.kind in qualities:
             quality, index = qualities[element.kind], seen[element.kind]
-            label, value = quality.label[index], quality.value[index]
+            label = quality.label[index]
+            worth = 0.0 if label == UNKNOWN else quality.value[index] - half_f1[element.kind]
         seen[element.kind] += stays
-        result.append(_Written(element, end, label, value))
+        result.append(_Written(element, end, label, worth))
     return result
 
 
-def _credit_places(
-    credit: list[FloatArray], written: list[list[_Written]], qualities: Sequence[Quality], kind: str, weight: float
-) -> None:
-    """Adds ``place`` of a group's elements of a kind.
+def _choices(elements: Sequence[_Written], kind: str, end: int) -> list[_Choice]:
+    """An answer's choices of a kind, the last of which is to write no more."""
+    after, result = FIRST, list[_Choice]()
+    for one in elements:
+        if KINDS.index(one.element.kind) > KINDS.index(kind):
+            return [*result, _Choice(after, one.element.head_at[0])]
+        if one.element.kind == kind and one.label is not None:
+            result.append(_Choice(after, one.element.head_at[0], one))
+            after = one.label
+    return [*result, _Choice(after, end)]
+
+
+def _credit_starts(credit: list[FloatArray], choices: list[list[_Choice]], weight: float) -> None:
+    """Adds ``start`` of a group's choices of a kind."""
+    worths: dict[int, list[float]] = {}
+    for choice in chain.from_iterable(choices):
+        worths.setdefault(choice.after, []).append(choice.worth)
+    for tokens, own in zip(credit, choices, strict=True):
+        for choice in own:
+            tokens[choice.at] += weight * (choice.worth - float(np.mean(worths[choice.after])))
+
+
+def _credit_places(credit: list[FloatArray], choices: list[list[_Choice]], weight: float) -> None:
+    """Adds ``place`` of what a group wrote of a kind.
 
     Classes of boxes and signs, all points and the end of a lane or an outline belong to where an element is; what no reward looks
     at (a lane's type, a sign's colour) earns nothing.
     """
-    for own, elements in zip(credit, written, strict=True):
-        for one in elements:
-            if one.element.kind != kind or one.label in (None, UNKNOWN):
+    earned: dict[tuple[int, int], float] = {}
+    for choice in chain.from_iterable(choices):
+        if choice.written and choice.written.label is not None:
+            thing = _thing(choice.after, choice.written.label)
+            earned[thing] = earned.get(thing, 0.0) + choice.worth / len(choices)
+    for tokens, own in zip(credit, choices, strict=True):
+        for choice in own:
+            one = choice.written
+            if one is None or one.label is None or one.label == UNKNOWN:
                 continue
-            place = weight * (one.value - _baseline(qualities, one.label))
-            head = one.element.head_at
-            if kind in ("box", "sign"):
-                own[head[1]] += place
-            own[head[-1] + 1 : one.end] += place
-            if kind in ("lane", "drivable"):
-                own[one.end] += place
+            place, head = weight * (one.worth - earned[_thing(choice.after, one.label)]), one.element.head_at
+            if one.element.kind in ("box", "sign"):
+                tokens[head[1]] += place
+            tokens[head[-1] + 1 : one.end] += place
+            if one.element.kind in ("lane", "drivable"):
+                tokens[one.end] += place
 
 
-def _baseline(peers: Sequence[Quality], label: int) -> float:
-    """What the group earns on a label; of an element without one, the mean of all that the group wrote of its kind."""
-    if label < 0:
-        values = [value for q in peers for value, other in zip(q.value, q.label, strict=True) if other != UNKNOWN]
-        return float(np.mean(values)) if values else 0.0
-    if not any(q.labels for q in peers):
-        return 0.0
-    return sum(max((v for v, g in zip(q.value, q.label, strict=True) if g == label), default=0.0) for q in peers) / len(peers)
-
-
-def _credit_choices(credit: list[FloatArray], written: list[list[_Written]], kind: str, half_f1: float, weight: float) -> None:
-    """Adds ``start`` of a group's choices to write one more element of a kind, or none."""
-    choices = [_choices(elements, kind, half_f1, len(own) - 1) for own, elements in zip(credit, written, strict=True)]
-    earned: dict[int, list[float]] = {}
-    for after, _, worth in (choice for own in choices for choice in own):
-        earned.setdefault(after, []).append(worth)
-    for own, chosen in zip(credit, choices, strict=True):
-        for after, place, worth in chosen:
-            own[place] += weight * (worth - float(np.mean(earned[after])))
-
-
-def _choices(elements: Sequence[_Written], kind: str, half_f1: float, end: int) -> list[tuple[int, int, float]]:
-    """An answer's choices of a kind: label of the element before (`FIRST`), place of the token, and what it brought."""
-    after, result = FIRST, list[tuple[int, int, float]]()
-    for one in elements:
-        if KINDS.index(one.element.kind) > KINDS.index(kind):
-            return [*result, (after, one.element.head_at[0], 0.0)]
-        if one.element.kind == kind and one.label is not None:
-            result.append((after, one.element.head_at[0], 0.0 if one.label == UNKNOWN else one.value - half_f1))
-            after = one.label
-    return [*result, (after, end, 0.0)]
+def _thing(after: int, label: int) -> tuple[int, int]:
+    """What an element stands for: its label, or something that is not there after another label."""
+    return (label, 0) if label >= 0 else (label, after)
