@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from getok_drive.runtime.qwen import cell_reader
 from getok_drive.tokens.vocab import TOKENS
 from training.collate import Layout
 from training.conversations import prompt_prefix
@@ -156,7 +157,7 @@ class Policy(nn.Module):
 
     Args:
         model: the language model with its vision tower.
-        train_vision: whether gradients reach the vision tower.
+        train_vision: whether gradients reach the vision tower, and what grid tokens see of the picture.
     """
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, train_vision: bool = True) -> None:
@@ -165,6 +166,8 @@ class Policy(nn.Module):
         self.train_vision = train_vision
         if not train_vision:
             model.model.visual.requires_grad_(False)
+            if (reader := cell_reader(model)) is not None:
+                reader.of_the_picture.requires_grad_(False)
 
     def forward(self, answers: Answers, grid_hw: tuple[int, int], temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of each decision, nats: two ``(D,)`` float32 tensors.

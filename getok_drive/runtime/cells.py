@@ -94,6 +94,11 @@ class CellReader(nn.Module):
         """Model ids of the grid tokens."""
         return slice(self.first_id, self.first_id + GRID_COUNT)
 
+    @property
+    def of_the_picture(self) -> nn.ModuleList:
+        """The layers that `forward` is made of; the others belong to the decoder."""
+        return nn.ModuleList([self.read, *([self.detail] if self.detail is not None else []), *self.blocks])
+
     def reset_parameters(self) -> None:
         """Random features that nothing uses yet."""
         self.read.reset_parameters()

@@ -21,7 +21,7 @@ from getok_drive.tokens.vocab import TOKEN_ID, TOKENS  # noqa: E402
 from training.collate import Layout  # noqa: E402
 from training.conversations import Conversations  # noqa: E402
 from training.datasets import world  # noqa: E402
-from training.model import load_checkpoint, position_rule  # noqa: E402
+from training.model import SIZES, build_model, build_tokenizer, load_checkpoint, position_rule  # noqa: E402
 from training.policy import Answers, Policy, group_advantages, grpo_terms  # noqa: E402
 from training.rollout import Sampler, log_prob_of, pick, write  # noqa: E402
 from training.sampling import Sampling, until  # noqa: E402
@@ -160,6 +160,21 @@ def test_a_shared_row_holds_the_proposal_once(loaded, pixels):
     for row, rollout in enumerate(rollouts[::3]):
         if rollout.places:
             assert prompt[row] == fixed + rollout.places[0]
+
+
+@pytest.mark.parametrize("train_vision", [False, True])
+def test_what_learns_has_a_gradient(pixels, train_vision):
+    """Processes that average gradients wait for every parameter that learns."""
+    tokenizer = build_tokenizer()
+    model = build_model(replace(SIZES["tiny"], cell_channels=8, cell_blocks=2, cell_glances=2), tokenizer).eval()
+    layout = Layout.of(tokenizer, model.config)
+    policy = Policy(model, train_vision)
+    rollouts = Sampler(model, layout, PRE.grid_hw, Sampling(limits=LIMITS)).place(pixels, 4, SEED)
+    log_probs, _ = policy(Answers.of(rollouts, pixels, layout, MERGED, True), PRE.grid_hw, 1.0)
+    log_probs.sum().backward()
+    learning = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    assert any(".visual." in name for name in learning) == train_vision
+    assert [name for name, p in learning.items() if p.grad is None] == []
 
 
 @pytest.mark.parametrize("shared", [False, True])
