@@ -39,14 +39,14 @@ evaluate() { # what is evaluated, where to
     "$PYTHON" -m training.evaluate --dataset "$DATASET" --limit "$LIMIT" --bundle "$1" --out "$2"
 }
 
-from=$START
+from=$START curves=()
 if [ "$PLACE_STEPS" -gt 0 ]; then
     grpo placement "$START" "$OUT/place" "$PLACE_STEPS" "${PLACE[@]}"
-    from=$OUT/place/final
+    from=$OUT/place/final curves+=("stage 1=$OUT/place")
 fi
 grpo movement "$from" "$OUT/move" "$MOVE_STEPS" "${MOVE[@]}"
-"$PYTHON" -m training.curves "stage 2=$OUT/move" --window 10 --out "$OUT/curves.png" \
-    --plot reward/overall,reward/point_closeness,reward/point_refinement,reward/lane_gain,kl,entropy
+"$PYTHON" -m training.curves "${curves[@]}" "stage 2=$OUT/move" --window 20 --out "$OUT/curves.png" \
+    --plot reward/lane_f1,reward/lane_closeness,reward/point_refinement,reward/lane_gain,kl,entropy
 [ -e "$OUT/bundle" ] || "$PYTHON" -m training.export "$OUT/move/final" --out "$OUT/bundle" "${BUNDLE[@]}"
 evaluate "$START" "$OUT/eval-start"
 evaluate "$OUT/bundle" "$OUT/eval-grpo"
