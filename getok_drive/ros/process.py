@@ -140,6 +140,8 @@ def run_node(make: Callable[[], Any], threads: int, args: list[str] | None = Non
             node.release()
         executor.shutdown(timeout_sec=0)
         node.destroy_node()
+        if machine := getattr(node, "_state_machine", None):  # rclpy's own keeps the DDS participant, whose shared memory stays
+            machine.destroy_when_not_in_use()
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

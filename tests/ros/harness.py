@@ -32,6 +32,12 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "ros2_ws" / "src" / "getok_drive" / "scripts"
 SCRIPTED = Path(__file__).parent / "scripted.py"
 NODE = "/perception_node"
+_SEGMENT = re.compile(r"fast(rtps|dds)_[0-9a-f]{16}")
+
+
+def shared_memory() -> set[str]:
+    """Fast DDS's segments on this machine, one or more a process; each takes up to 35 MB with the profile for large images."""
+    return {path.name for path in Path("/dev/shm").iterdir() if _SEGMENT.fullmatch(path.name)}
 
 
 class Process:
@@ -59,6 +65,11 @@ class Process:
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
         rss_kb, own_kb = (int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) for key in ("VmRSS", "RssAnon"))  # type: ignore[index]
         return rss_kb * 1.024e-3, own_kb * 1.024e-3
+
+    def shared_memory(self) -> set[str]:
+        """The segments that it has open, its own and those of others."""
+        maps = Path(f"/proc/{self.popen.pid}/maps").read_text()
+        return {name for name in re.findall(r"/dev/shm/(\S+)", maps) if _SEGMENT.fullmatch(name)}
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = 10.0) -> tuple[int, float]:
         """Sends a signal; exit code and fair seconds (see `FairClock`) until the process was gone."""

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in every lifecycle state: exit code 0 within two seconds."""
+"""SIGINT and SIGTERM in every lifecycle state: exit code 0 within two seconds, and no shared memory left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import CompressedImage
 from visualization_msgs.msg import MarkerArray
 
-from tests.ros.harness import NODE, Client
+from tests.ros.harness import NODE, Client, shared_memory
 
 STATES = ("unconfigured", "configuring", "inactive", "active", "active and busy", "finalized")
 
@@ -26,6 +26,7 @@ STATES = ("unconfigured", "configuring", "inactive", "active", "active and busy"
 )
 def test_signal_ends_the_node(ros: Client, state: str, number: signal.Signals) -> None:
     busy = state == "active and busy"
+    before = shared_memory()
     # a busy node is half a minute into one image, in native code as far as Python is concerned
     process = ros.perception(
         env={"SCRIPTED_LOAD_S": "10"} if state == "configuring" else {"SCRIPTED_BUSY_S": "30"} if busy else {}
@@ -44,9 +45,12 @@ def test_signal_ends_the_node(ros: Client, state: str, number: signal.Signals) -
         ros.wait(lambda: int(ros.value("camera", "images received") or 0) > 3)
     if state == "finalized":
         assert ros.transition("shutdown")
+    own = process.shared_memory() - before
     code, seconds = process.stop(number)
     assert code == 0, process.output()
     assert seconds < 2.0
+    if not busy and state != "configuring":  # there the process is cut off in native code
+        assert own and not own & shared_memory()
     assert not re.search("Traceback|xception", process.output())
 
 
