@@ -103,18 +103,24 @@ class Client:
         self.clock = FairClock(lambda: [process.popen.pid for process in list(self.processes) if process.alive])
         self.diagnostics: list[DiagnosticStatus] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
+        self._shared_memory = shared_memory()  # its own, and what others have
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *error: object) -> None:
+        left = set[str]()  # what is killed cannot take its shared memory away
         for process in self.processes:
             if process.alive:
+                left |= process.shared_memory() - self._shared_memory
                 process.popen.kill()
                 process.popen.wait()
             if error[0] is not None:
                 print(f"--- {process.popen.args}\n{process.output()}")
             process.log.unlink()
+        for name in left & shared_memory():
+            for path in Path("/dev/shm").glob(f"{name}*"):
+                path.unlink(missing_ok=True)
         self._temporary.cleanup()
         self._stop.set()
         self._thread.join()  # before the node goes: it must not be destroyed under a thread that spins it
