@@ -18,7 +18,7 @@ from getok_drive.tokens.vocab import TOKENS
 from training.model import position_rule
 from training.recipes.conversation import IGNORE, Conversation
 from training.samples import Sample
-from training.targets import UNLABELLED, corner_labels, dense_labels
+from training.targets import UNLABELLED, corner_labels, dense_labels, lane_labels
 from training.visual import Pixels
 from training.vocabulary import first_token_id
 
@@ -82,7 +82,7 @@ class Batch:
         weights: ``(B, T)`` float32.
         dense: ``(B, K, (channels + 1) * subcells**2)`` uint8, `training.targets.dense_labels` of each visual token.
         choices: places where several answers are right; None where there are none.
-        corners: ``(B, GRID_SIZE, GRID_SIZE, 2, 2)`` float32, `training.targets.corner_labels`; None: not told.
+        ways: ``(B, GRID_SIZE, GRID_SIZE, 4, 2)`` float32, `training.targets.corner_labels` and `lane_labels`; None: not told.
     """
 
     pixel_values: Tensor
@@ -93,7 +93,7 @@ class Batch:
     dense: Tensor
     visual: slice
     choices: Choices | None = None
-    corners: Tensor | None = None
+    ways: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -121,8 +121,8 @@ class Batch:
             self.weights[chosen, :stop],
         )
         choices = self.choices and replace(self.choices, index=self.choices.index[chosen, :stop])
-        corners = None if self.corners is None else self.corners[chosen]
-        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual, choices, corners)
+        ways = None if self.ways is None else self.ways[chosen]
+        return Batch(self.pixel_values[chosen], *texts, self.dense[chosen], self.visual, choices, ways)
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in equal parts, rows of like length together, so that little padding is computed."""
@@ -137,8 +137,8 @@ class Batch:
         choices = self.choices and replace(
             self.choices, index=self.choices.index.to(device), allowed=self.choices.allowed.to(device)
         )
-        corners = None if self.corners is None else self.corners.to(device, non_blocking=True)
-        return Batch(pixels, ids, positions, labels, weights, dense, self.visual, choices, corners)
+        ways = None if self.ways is None else self.ways.to(device, non_blocking=True)
+        return Batch(pixels, ids, positions, labels, weights, dense, self.visual, choices, ways)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,8 @@ class Collator:
         dense = torch.from_numpy(np.stack([self._dense(row.sample, merged_hw) for row in conversations]))
         batch = text_batch(conversations, layout, spec, lambda: Positions(spec), pixels, dense)
         choices = _choices(conversations, batch.labels.numpy(), batch.visual.stop, layout.first_id)
-        corners = torch.from_numpy(np.stack([corner_labels(row.sample) for row in conversations]))
-        return replace(batch, choices=choices, corners=corners)
+        ways = [np.concatenate([corner_labels(row.sample), lane_labels(row.sample)], axis=2) for row in conversations]
+        return replace(batch, choices=choices, ways=torch.from_numpy(np.stack(ways)))
 
     def _dense(self, sample: Sample, merged_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
         side, (rows, columns) = DENSE_SUBCELLS, merged_hw

@@ -26,7 +26,7 @@ HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where o
 _OCCUPANCY = len(DENSE_CHANNELS) * DENSE_SUBCELLS**2  # labels of a visual token
 STEM_SHARE = 0.5  # of the convolutions' own dense loss, beside that on the visual tokens
 CELL_SHARE = 0.5  # of the grid's cells' own
-_CORNER_BETA = 0.1  # cells: errors below it count by their square
+_WAY_BETA = 0.1  # cells: errors below it count by their square
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class TrainedModel(nn.Module):
     on what they see of each patch: without it they learn too late, and the tower does not use them. They are asked for classes,
     too, place by place: a sign of few pixels is told from another where it is seen, or not at all. Cells that are more than a
     map of the visual tokens (`CellReader` with detail) are asked both questions as well, once a cell, and which way the corners
-    of boxes lie: offsets are read from there, and a box of few pixels needs fine ones.
+    of boxes, lanes and lanes' ends lie: offsets are read from there, and what is few pixels wide needs fine ones.
 
     Args:
         model: what is trained.
@@ -82,9 +82,11 @@ class TrainedModel(nn.Module):
         reader = cell_reader(model)
         self.cell_head: nn.Linear | None = None
         self.corner_head: nn.Linear | None = None
+        self.lane_head: nn.Linear | None = None
         if reader is not None and reader.detail is not None:
             self.cell_head = nn.Linear(reader.channels, len(DENSE_CHANNELS) + len(DENSE_CLASSES))
             self.corner_head = nn.Linear(reader.channels, 4)
+            self.lane_head = nn.Linear(reader.channels, 4)
         if heads_from is not None and (heads_from / HEADS).is_file():
             self._load_heads(heads_from / HEADS)
 
@@ -98,6 +100,7 @@ class TrainedModel(nn.Module):
             "stem_class_head": self.stem_class_head,
             "cell_head": self.cell_head,
             "corner_head": self.corner_head,
+            "lane_head": self.lane_head,
         }
         return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
@@ -127,7 +130,7 @@ class TrainedModel(nn.Module):
         token_weight: Tensor | None = None,
         vision_gradient: float = 1.0,
         class_weight: float = 0.0,
-        corner_weight: float = 0.0,
+        way_weights: tuple[float, float] = (0.0, 0.0),
     ) -> Losses:
         """The losses of one batch.
 
@@ -141,7 +144,8 @@ class TrainedModel(nn.Module):
                 one accumulated batch share theirs, so that cutting a batch changes nothing but memory.
             vision_gradient: scale of the language loss's gradient into the vision tower.
             class_weight: of a subcell whose class is labelled in the dense loss; an empty subcell's occupancy counts 1.
-            corner_weight: of a cell's way to a corner near it, in the same measure; a cell counts as `DENSE_SUBCELLS` subcells.
+            way_weights: of a cell's way to a corner of a box near it, and to a lane, in the same measure; a cell counts as
+                `DENSE_SUBCELLS` subcells.
         """
         visual = encode_pictures(self.model, batch.pixel_values, grid_hw)
         occupancy, classes = batch.dense.split((_OCCUPANCY, DENSE_SUBCELLS**2), dim=-1)
@@ -153,9 +157,9 @@ class TrainedModel(nn.Module):
         if self.cell_head is not None and visual.cells is not None:
             labels = labels_by_place(batch.dense, merged_hw, (GRID_SIZE, GRID_SIZE))
             auxiliary = auxiliary + CELL_SHARE * self._cells(visual.cells, labels, dense_positive_weights, class_weight)
-            if corner_weight and batch.corners is not None:
+            if any(way_weights) and batch.ways is not None:
                 asked = (occupancy != UNLABELLED).sum().clamp(min=1)
-                auxiliary = auxiliary + CELL_SHARE * corner_weight * self._corners(visual.cells, batch.corners) / asked
+                auxiliary = auxiliary + CELL_SHARE * self._ways(visual.cells, batch.ways, way_weights) / asked
         if self.stem_head is not None and self._seen is not None:
             seen, self._seen = self._seen, None
             auxiliary = auxiliary + STEM_SHARE * _read(self.stem_head, seen, occupancy, dense_positive_weights)
@@ -185,12 +189,16 @@ class TrainedModel(nn.Module):
         entropy = class_entropy(named, classes) / (occupancy != UNLABELLED).sum().clamp(min=1)
         return dense_loss(occupied, occupancy, positive_weights) + class_weight / DENSE_SUBCELLS * entropy
 
-    def _corners(self, cells: Tensor, corners: Tensor) -> Tensor:
-        assert self.corner_head is not None
-        told = self.corner_head(cells.to(self.corner_head.weight.dtype)).float()
-        labels = corners.view(told.shape)
-        known = ~labels.isnan()
-        return F.smooth_l1_loss(told[known], labels[known], beta=_CORNER_BETA, reduction="sum") * DENSE_SUBCELLS
+    def _ways(self, cells: Tensor, ways: Tensor, weights: tuple[float, float]) -> Tensor:
+        total = cells.new_zeros((), dtype=torch.float32)
+        for head, labels, weight in zip((self.corner_head, self.lane_head), ways.split(2, dim=3), weights, strict=True):
+            assert head is not None
+            told = head(cells.to(head.weight.dtype)).float()
+            labels = labels.reshape(told.shape)
+            known = ~labels.isnan()
+            error = F.smooth_l1_loss(told[known], labels[known], beta=_WAY_BETA, reduction="sum")
+            total = total + weight * DENSE_SUBCELLS * error
+        return total
 
     def _language(self, batch: Batch, visual: Visual, token_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = picture_inputs(self.model, batch.ids, visual, batch.visual)

@@ -54,7 +54,8 @@ class SftConfig:
         dense_positive_weights: weight of occupied subcells in that loss, one for each of ``training.targets.DENSE_CHANNELS``.
         dense_class_weight: in that loss, weight of a subcell at the centre of a box or sign, whose class is asked; an empty
             subcell's occupancy counts 1.
-        dense_corner_weight: in that loss, weight of a cell's way to a corner of a box, see `training.targets.corner_labels`.
+        dense_way_weights: in that loss, weight of a cell's way to a corner of a box and to a lane, see
+            `training.targets.corner_labels` and `lane_labels`.
         recipe: the data, see `training.recipes.settings.RecipeConfig` (``recipe.NAME=value``).
         ema_decay: of the averaged weights that are evaluated and shipped; 0 switches averaging off.
         render_size_wh: size at which the world renders training pictures; ``None``: the stage's image size.
@@ -80,7 +81,7 @@ class SftConfig:
     dense_weight: float = 1.0
     dense_positive_weights: tuple[float, ...] = (8.0, 3.0, 5.0, 15.0, 15.0, 30.0, *[30.0] * 6)
     dense_class_weight: float = 0.0
-    dense_corner_weight: float = 0.0
+    dense_way_weights: tuple[float, float] = (0.0, 0.0)
     ema_decay: float = 0.999
     noise: Noise = field(default_factory=Noise)
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -132,14 +133,14 @@ PRESETS: dict[str, SftConfig] = {
     ),
     "nano": SftConfig(
         stages=(Stage(1500, (512, 256), True), Stage(100, (512, 256), False, 0.0), Stage(4000, (512, 256))),
-        accumulate=4, learning_rate=8e-4, decay_steps=1500, dense_weight=4.0, dense_class_weight=60.0, dense_corner_weight=60.0,
-        ema_decay=0.995, render_size_wh=(448, 252), refine_points=32, noise=Noise(slip=0.15), loss_weights=_FROM_SCRATCH,
-        recipe=_SCENES,
+        accumulate=4, learning_rate=8e-4, decay_steps=1500, ema_decay=0.995, render_size_wh=(448, 252), refine_points=32,
+        dense_weight=4.0, dense_class_weight=60.0, dense_way_weights=(60.0, 25.0), noise=Noise(slip=0.15),
+        loss_weights=_FROM_SCRATCH, recipe=_SCENES,
     ),
     "nano-gpu": SftConfig(
         stages=(
             Stage(3000, (512, 256), True), Stage(200, (512, 256), False, 0.0), Stage(7000, (512, 256)),
-        ), batch_size=128, dense_weight=4.0, dense_class_weight=60.0, dense_corner_weight=60.0, render_size_wh=(448, 252),
+        ), batch_size=128, dense_weight=4.0, dense_class_weight=60.0, dense_way_weights=(60.0, 25.0), render_size_wh=(448, 252),
         refine_points=32, noise=Noise(slip=0.15), loss_weights=_FROM_SCRATCH, recipe=_SCENES,
         workers=14, compile=True, save_every=1000, eval_every=2000,
     ),

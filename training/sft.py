@@ -119,7 +119,7 @@ class Trainer:
         return self.model(
             batch.to(self.accelerator.device), (height // patch, width // patch), stage.dense_only,
             config.dense_weight * dense_share, config.dense_positive_weights, token_weight, stage.vision_gradient,
-            config.dense_class_weight, config.dense_corner_weight,
+            config.dense_class_weight, config.dense_way_weights,
         )  # fmt: skip
 
     def train_step(self, batch: Batch, stage: Stage) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from getok_drive.tokens.codec import Ids, decode_points, encode_points, offsets_for, px_to_norm
 from getok_drive.tokens.elements import ElementTokens, canonical_elements
@@ -16,6 +17,7 @@ from getok_drive.types import FloatArray
 from training.samples import Sample
 
 LANE_ROW_STEP = 3  # grid rows between two points of a lane
+LANE_BEND = 0.25  # grid rows: a lane is written by chords that are nowhere further from it
 _BOXES = ("vehicle", "vulnerable", "obstacle")
 _CORNERS = tuple(f"{name}_{corner}" for corner in ("first", "second") for name in _BOXES)  # upper left, lower right
 DENSE_CHANNELS = ("lane", "drivable", *_BOXES, "sign", *_CORNERS)
@@ -30,6 +32,8 @@ _BOX_CLASSES_OF = {
 }
 _LEAST_CORNERED = 2  # subcells: corners of lower boxes lie in one another
 _LEAST_CORNERED_NORM = 1 / 32  # of the picture's height, the same for cells
+_LANE_SPACING = 0.125  # cells: how dense the points are that a lane's nearest one is found among
+_AROUND = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), axis=-1).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +71,27 @@ class Target:
 
 
 def thin_lane(points_px: FloatArray, height_px: int) -> FloatArray:
-    """The few points by which a lane is written: its two ends, and its crossings of every third grid row in between.
+    """The few points by which a lane is written: its ends, its crossings of every third grid row, and where it bends in between.
 
-    Rows are the same in every image, so that each next token is sure of its row and has to find the column only.
+    Rows are the same in every image, so that most next tokens are sure of their row and have to find the column only.
 
     Args:
-        points_px: ``(N, 2)`` dense polyline, bottom to top.
+        points_px: ``(N, 2)`` dense polyline, bottom to top; what goes down again is left out.
         height_px: image height.
 
     Returns:
         ``(M, 2)`` points, bottom to top.
     """
-    y = np.minimum.accumulate(points_px[:, 1])
+    lane = points_px[points_px[:, 1] <= np.minimum.accumulate(points_px[:, 1])]
     row_px = height_px / GRID_SIZE
     rows = (np.arange(GRID_SIZE - 1, -1, -LANE_ROW_STEP) + 0.5) * row_px - 0.5
-    inner = rows[(rows < y[0] - 0.75 * row_px) & (rows > y[-1] + 0.75 * row_px)]
-    x = np.interp(-inner, -y, points_px[:, 0])
-    return np.concatenate([points_px[:1], np.stack([x, inner], axis=1), points_px[-1:]]).astype(np.float32)
+    rows = rows[(rows < lane[0, 1] - 0.75 * row_px) & (rows > lane[-1, 1] + 0.75 * row_px)]
+    crossings = np.stack([np.interp(-rows, -lane[:, 1], lane[:, 0]), rows], axis=1)
+    parts = np.split(lane[1:-1], np.searchsorted(-lane[1:-1, 1], -rows))
+    ends = np.concatenate([lane[:1], crossings, lane[-1:]])
+    lines = [shapely.linestrings([a, *part, b]) for a, part, b in zip(ends[:-1], parts, ends[1:], strict=True)]
+    kept = [shapely.get_coordinates(shapely.simplify(line, LANE_BEND * row_px))[:-1] for line in lines]
+    return np.concatenate([*kept, lane[-1:]]).astype(np.float32)
 
 
 def elements_of(sample: Sample) -> list[ElementTokens]:
@@ -245,20 +253,38 @@ def corner_labels(sample: Sample) -> FloatArray:
         corner of a labelled box, ``(x, y)`` in cells; NaN where none is in the cell or a neighbour. Boxes lower than a cell are
         left out.
     """
-    told = np.full((GRID_SIZE, GRID_SIZE, 2, 2), np.nan, np.float32)
-    if "boxes" not in sample.known or not sample.boxes:
-        return told
-    ends = px_to_norm(np.concatenate([box.xyxy_px.reshape(2, 2) for box in sample.boxes]), sample.size_wh).reshape(-1, 2, 2)
+    boxes = [box.xyxy_px.reshape(2, 2) for box in sample.boxes if "boxes" in sample.known]
+    ends = px_to_norm(np.concatenate([np.zeros((0, 2)), *boxes]), sample.size_wh).reshape(-1, 2, 2)
     ends = ends[ends[:, 1, 1] - ends[:, 0, 1] >= _LEAST_CORNERED_NORM] * GRID_SIZE
-    around = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), axis=-1).reshape(-1, 2)
-    for which in range(2):
-        cells = (np.floor(ends[:, None, which]) + around).reshape(-1, 2)
-        ways = np.repeat(ends[:, which], len(around), axis=0) - (cells + 0.5)
-        inside = ((cells >= 0) & (cells < GRID_SIZE)).all(axis=1)
-        cells, ways = cells[inside].astype(int), ways[inside]
-        nearest_last = np.argsort(-np.hypot(ways[:, 0], ways[:, 1]), kind="stable")
-        for (column, row), way in zip(cells[nearest_last], ways[nearest_last], strict=True):
-            told[row, column, which] = way
+    return np.stack([_ways(ends[:, 0]), _ways(ends[:, 1])], axis=2)
+
+
+def lane_labels(sample: Sample) -> FloatArray:
+    """Where lanes, and where their ends, lie from the centres of the grid's cells; as `corner_labels`.
+
+    Args:
+        sample: labels in pixels of its own image.
+
+    Returns:
+        ``(GRID_SIZE, GRID_SIZE, 2, 2)`` float32: the way to the nearest point of a labelled lane, and to the nearest end of one.
+    """
+    lanes = [px_to_norm(lane.points_px, sample.size_wh) * GRID_SIZE for lane in sample.lanes if "lanes" in sample.known]
+    dense = [shapely.get_coordinates(shapely.segmentize(shapely.linestrings(lane), _LANE_SPACING)) for lane in lanes]
+    nothing = np.zeros((0, 2))
+    return np.stack(
+        [_ways(np.concatenate([nothing, *dense])), _ways(np.concatenate([nothing, *(lane[[0, -1]] for lane in lanes)]))], axis=2
+    )
+
+
+def _ways(points: npt.NDArray[np.floating]) -> FloatArray:
+    """``(GRID_SIZE, GRID_SIZE, 2)``: the way from each cell's centre to the nearest point in it or in a neighbour, in cells."""
+    told = np.full((GRID_SIZE, GRID_SIZE, 2), np.nan, np.float32)
+    cells = (np.floor(points[:, None]) + _AROUND).reshape(-1, 2)
+    ways = np.repeat(points, len(_AROUND), axis=0) - (cells + 0.5)
+    inside = ((cells >= 0) & (cells < GRID_SIZE)).all(axis=1)
+    (columns, rows), ways = cells[inside].astype(int).T, ways[inside]
+    nearest_last = np.argsort(-np.hypot(ways[:, 0], ways[:, 1]), kind="stable")
+    told[rows[nearest_last], columns[nearest_last]] = ways[nearest_last]
     return told
 
 

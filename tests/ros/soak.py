@@ -84,7 +84,8 @@ class Result:
             ("crashes", str(int(self.crashed)), "0"),
             ("memory growth", f"{self.growth_mb:.1f} MB", "under 20 MB"),
             ("of it the heaps' (the rest is shared memory of the transport)", f"{growth(self.heap_mb):.1f} MB", ""),
-            ("memory at the end", f"{self.rss_mb[-1] if self.rss_mb else float('nan'):.0f} MB", ""),
+            ("memory in each tenth of the run", f"{_tenths(self.rss_mb)} MB", ""),
+            ("of it the heaps'", f"{_tenths(self.heap_mb)} MB", ""),
             ("recovery after a restart, largest", f"{slowest_s:.2f} s", f"under {WATCHDOG_S} s (watchdog)"),
             ("exit code on SIGINT", str(self.exit_code), "0"),
         ]
@@ -118,6 +119,11 @@ def growth(values: list[float]) -> float:
     width = max(1, len(values) // 10)
     first = int(len(values) * _SETTLED)
     return float(np.median(values[-width:]) - np.median(values[first : first + width])) if values else float("nan")
+
+
+def _tenths(values: list[float]) -> str:
+    """Median of each tenth of the values, which shows whether memory still grows or has settled."""
+    return ", ".join(f"{np.median(part):.0f}" for part in np.array_split(values, 10) if len(part))
 
 
 def start_camera(ros: Client, name: str, size_wh: tuple[int, int], encoding: str, rate_hz: float) -> Process:

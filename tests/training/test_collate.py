@@ -15,7 +15,7 @@ from getok_drive.tokens.elements import propose_ids, refine_ids
 from getok_drive.tokens.grammar import RefineGrammar
 from getok_drive.tokens.parsing import parse
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
-from getok_drive.types import Box, Sign
+from getok_drive.types import Box, Lane, Sign
 from training.collate import Collator, Layout
 from training.datasets import world
 from training.model import SIZES, build_model, build_tokenizer
@@ -29,6 +29,7 @@ from training.targets import (
     corner_labels,
     dense_labels,
     elements_of,
+    lane_labels,
     noisy_targets,
     slipped,
     thin_lane,
@@ -156,6 +157,20 @@ def test_thin_lane_keeps_the_ends_and_the_shape():
     assert np.abs(np.interp(-y, -thin[:, 1], thin[:, 0]) - x).max() < 1.5
 
 
+def test_thin_lane_follows_bends_between_its_rows():
+    """A straight lane has its ends and every third row; one that turns level between two of them has its bend, too."""
+    row_px = 8.0  # of a picture of 256 px: rows at 251.5, 227.5, 203.5 ...
+    straight = np.array([[0.0, 251.5], [96.0, 155.5]], np.float32)
+    np.testing.assert_allclose(thin_lane(straight, 256)[:, 1], [251.5, 227.5, 203.5, 179.5, 155.5])
+    level = np.linspace([55.0, 196.5], [300.0, 196.5], 50)[1:]
+    bent = np.concatenate([np.linspace([0.0, 251.5], [55.0, 196.5], 50), level]).astype(np.float32)
+    np.testing.assert_allclose(thin_lane(bent, 256), [[0, 251.5], [24, 227.5], [48, 203.5], [55, 196.5], [300, 196.5]], atol=1e-3)
+    slight = bent + np.where(bent[:, :1] > 55, [[0, 0.1 * row_px]], 0)
+    assert len(thin_lane(slight[bent[:, 0] > 54], 256)) == 2  # nowhere a quarter of a row from its chord
+    falling = np.array([[0.0, 200.0], [40.0, 150.0], [60.0, 170.0]], np.float32)
+    np.testing.assert_allclose(thin_lane(falling, 256)[-1], [40, 150])  # behind a crest
+
+
 def test_dense_labels_mark_what_is_labelled_only():
     picture = dense_labels(SAMPLES[0], (64, 32))
     assert set(np.unique(picture[:-1])) <= {0, 1}
@@ -203,6 +218,21 @@ def test_cells_are_told_the_way_to_the_nearest_corners():
     assert np.isnan(ways[8, 9, 0]).all() and np.isnan(ways[5, 25:31]).all()
     assert int(np.isfinite(ways[..., 1, 0]).sum()) == 18  # 3 x 3 cells around each second corner
     assert np.isnan(corner_labels(replace(sample, known=("lanes",)))).all()
+
+
+def test_cells_are_told_the_way_to_lanes_and_their_ends():
+    """Cells of 2 x 1 px: one lane straight up through the middle of column 10, from row 20 to the top of row 10."""
+    lane = Lane(np.array([[20.5, 20.0], [20.5, 9.5]], np.float32), "solid", "white")
+    sample = Sample(image_bgr=np.zeros((32, 64, 3), np.uint8), lanes=(lane,))
+    ways = lane_labels(sample)
+    assert ways.shape == (32, 32, 2, 2)
+    np.testing.assert_allclose(ways[12:20, 10, 0], [[0.0, 0.0]] * 8, atol=0.07)  # between points an eighth of a cell apart
+    np.testing.assert_allclose(ways[12:20, 9, 0], [[1.0, 0.0]] * 8, atol=0.07)
+    np.testing.assert_allclose(ways[9, 11], [[-1.0, 0.5]] * 2, atol=1e-6)  # above it: its end is what is nearest
+    np.testing.assert_allclose(ways[20, 10, 1], [0.0, 0.0], atol=1e-6)
+    assert np.isnan(ways[:, 12:]).all() and np.isnan(ways[15, 10, 1]).all()
+    assert int(np.isfinite(ways[..., 1, 0]).sum()) == 18
+    assert np.isnan(lane_labels(replace(sample, known=("boxes",)))).all()
 
 
 def test_corners_beyond_the_picture_are_told_where_a_cell_is_near():

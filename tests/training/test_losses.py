@@ -69,26 +69,29 @@ def test_cells_with_detail_have_a_head_of_their_own():
     batch = RecipeBatches(config, config.stages[0], Encoder(tokenizer, Layout.of(tokenizer, model.config)), 0, 1)[0][0]
     trained = TrainedModel(model)
     assert "cell_head.weight" in trained.heads.state_dict()
-    weights = {"class_weight": 60.0, "corner_weight": 60.0}
+    weights = {"class_weight": 60.0, "way_weights": (60.0, 25.0)}
     trained(batch, (4, 8), True, 1.0, config.dense_positive_weights, **weights).total.backward()
-    assert trained.corner_head is not None and trained.corner_head.weight.grad.any(dim=1).all()
+    for head in (trained.corner_head, trained.lane_head):
+        assert head is not None and head.weight.grad.any(dim=1).all()
     assert trained.cell_head is not None and trained.cell_head.weight.grad.abs().min(dim=1).values.gt(0).any()
     assert model.cells.detail.weight.grad.any()  # which is zero itself, and is taught by the head
 
 
-def test_cells_learn_the_ways_to_corners():
-    """The loss by hand: two cells with a label each, one with an error below a tenth of a cell, which counts by its square."""
+def test_cells_learn_the_ways_to_corners_and_lanes():
+    """The loss by hand: three cells with a label each, one with an error below a tenth of a cell, which counts by its square."""
     trained = TrainedModel(_with_cells())
-    torch.nn.init.zeros_(trained.corner_head.weight)
-    torch.nn.init.zeros_(trained.corner_head.bias)
+    for parameter in (*trained.corner_head.parameters(), *trained.lane_head.parameters()):
+        torch.nn.init.zeros_(parameter)
     cells = torch.randn(1, 1024, 8)
-    corners = torch.full((1, 32, 32, 2, 2), float("nan"))
-    corners[0, 0, 1, 0], corners[0, 31, 31, 1] = torch.tensor([0.05, -0.5]), torch.tensor([1.5, 0.0])
-    loss = trained._corners(cells, corners)
-    assert loss.item() == pytest.approx(DENSE_SUBCELLS * (0.05**2 / 0.2 + 0.45 + 1.45), rel=1e-5)
+    ways = torch.full((1, 32, 32, 4, 2), float("nan"))
+    ways[0, 0, 1, 0], ways[0, 31, 31, 1] = torch.tensor([0.05, -0.5]), torch.tensor([1.5, 0.0])
+    ways[0, 3, 4, 2] = torch.tensor([0.0, 0.25])
+    loss = trained._ways(cells, ways, (1.0, 10.0))
+    assert loss.item() == pytest.approx(DENSE_SUBCELLS * (0.05**2 / 0.2 + 0.45 + 1.45 + 10 * 0.2), rel=1e-5)
     loss.backward()
+    assert trained.corner_head.bias.grad.ne(0).sum() == 3 and trained.lane_head.bias.grad.ne(0).sum() == 1
     assert torch.isfinite(trained.corner_head.weight.grad).all()
-    assert trained._corners(cells, torch.full_like(corners, float("nan"))).item() == 0.0
+    assert trained._ways(cells, torch.full_like(ways, float("nan")), (1.0, 1.0)).item() == 0.0
 
 
 def test_convolutions_learn_to_name_what_lies_where_they_look():
