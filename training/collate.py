@@ -15,10 +15,10 @@ from getok_drive.preprocess import Preprocessor
 from getok_drive.tokens import prompts
 from getok_drive.tokens.positions import Positions, PositionSpec
 from getok_drive.tokens.vocab import TOKENS
+from training.auxiliary import UNLABELLED, corner_labels, dense_labels, lane_labels
 from training.model import position_rule
 from training.recipes.conversation import IGNORE, Conversation
 from training.samples import Sample
-from training.targets import UNLABELLED, corner_labels, dense_labels, lane_labels
 from training.visual import Pixels
 from training.vocabulary import first_token_id
 
@@ -80,9 +80,9 @@ class Batch:
         positions: ``(3, B, T)`` float32 M-RoPE positions (time, row, column), see `getok_drive.tokens.positions`.
         labels: ``(B, T)``: the token that belongs *at* this place, ``IGNORE`` where nothing is taught.
         weights: ``(B, T)`` float32.
-        dense: ``(B, K, (channels + 1) * subcells**2)`` uint8, `training.targets.dense_labels` of each visual token.
+        dense: ``(B, K, (channels + 1) * subcells**2)`` uint8, `training.auxiliary.dense_labels` of each visual token.
         choices: places where several answers are right; None where there are none.
-        ways: ``(B, GRID_SIZE, GRID_SIZE, 4, 2)`` float32, `training.targets.corner_labels` and `lane_labels`; None: not told.
+        ways: ``(B, GRID_SIZE, GRID_SIZE, 4, 2)`` float32, `training.auxiliary.corner_labels` and `lane_labels`; None: not told.
     """
 
     pixel_values: Tensor

@@ -17,9 +17,9 @@ from getok_drive.errors import ConfigError
 from getok_drive.runtime.qwen import cell_reader, seeing
 from getok_drive.runtime.stem import StemmedTower
 from getok_drive.tokens.vocab import GRID_SIZE
+from training.auxiliary import DENSE_CHANNELS, DENSE_CLASSES, UNLABELLED
 from training.collate import DENSE_SUBCELLS, Batch, Choices
 from training.recipes.conversation import IGNORE
-from training.targets import DENSE_CHANNELS, DENSE_CLASSES, UNLABELLED
 from training.visual import Visual, encode_pictures, picture_inputs
 
 HEADS = Path("training", "heads.safetensors")  # in a checkpoint folder, where other programs do not look for weights

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from getok_drive.errors import ConfigError
+from training.auxiliary import DENSE_CHANNELS
 from training.lora import Tuning
 from training.recipes.conversation import LossWeights
 from training.recipes.settings import RecipeConfig
-from training.targets import DENSE_CHANNELS, Noise
+from training.targets import Noise
 from training.vocabulary import TOKEN_INITS
 
 ConfigT = TypeVar("ConfigT")
@@ -51,11 +52,11 @@ class SftConfig:
             ``final_lr_ratio`` of it. A run with a plateau can be prolonged from any checkpoint on it.
         optimizer: ``adamw``, or ``muon`` (`training.muon` on the blocks' matrices, AdamW on everything else).
         dense_weight: weight of the auxiliary loss on the visual tokens.
-        dense_positive_weights: weight of occupied subcells in that loss, one for each of ``training.targets.DENSE_CHANNELS``.
+        dense_positive_weights: weight of occupied subcells in that loss, one for each of ``training.auxiliary.DENSE_CHANNELS``.
         dense_class_weight: in that loss, weight of a subcell at the centre of a box or sign, whose class is asked; an empty
             subcell's occupancy counts 1.
         dense_way_weights: in that loss, weight of a cell's way to a corner of a box and to a lane, see
-            `training.targets.corner_labels` and `lane_labels`.
+            `training.auxiliary.corner_labels` and `lane_labels`.
         recipe: the data, see `training.recipes.settings.RecipeConfig` (``recipe.NAME=value``).
         ema_decay: of the averaged weights that are evaluated and shipped; 0 switches averaging off.
         render_size_wh: size at which the world renders training pictures; ``None``: the stage's image size.

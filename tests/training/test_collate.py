@@ -16,24 +16,14 @@ from getok_drive.tokens.grammar import RefineGrammar
 from getok_drive.tokens.parsing import parse
 from getok_drive.tokens.vocab import TABLE, TOKEN_ID
 from getok_drive.types import Box, Lane, Sign
+from training.auxiliary import DENSE_CHANNELS, DENSE_CLASSES, corner_labels, dense_labels, lane_labels
 from training.collate import Collator, Layout
 from training.datasets import world
 from training.model import SIZES, build_model, build_tokenizer
 from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
 from training.samples import Sample
-from training.targets import (
-    DENSE_CHANNELS,
-    DENSE_CLASSES,
-    Noise,
-    corner_labels,
-    dense_labels,
-    elements_of,
-    lane_labels,
-    noisy_targets,
-    slipped,
-    thin_lane,
-)
+from training.targets import Noise, elements_of, noisy_targets, slipped, thin_lane
 
 SAMPLES = [world.render(seed, (224, 126)) for seed in range(4)]
 

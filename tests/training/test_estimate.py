@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from tests.training.base_models import IMAGE_SIZE_WH, KINDS, base_model, base_tokenizer  # noqa: E402
 from training import estimate  # noqa: E402
+from training.auxiliary import DENSE_CHANNELS  # noqa: E402
 from training.collate import Batch  # noqa: E402
 from training.costs import Costs, config_of, layer_bytes  # noqa: E402
 from training.lora import Tuning, prepare  # noqa: E402
 from training.losses import TrainedModel  # noqa: E402
 from training.presets import PRESETS, SftConfig  # noqa: E402
-from training.targets import DENSE_CHANNELS  # noqa: E402
 from training.vocabulary import extend  # noqa: E402
 
 TUNINGS = {

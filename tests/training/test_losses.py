@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 from safetensors.torch import save_file  # noqa: E402
 
 from getok_drive.errors import ConfigError  # noqa: E402
+from training.auxiliary import DENSE_CHANNELS, DENSE_CLASSES  # noqa: E402
 from training.batches import RecipeBatches  # noqa: E402
 from training.collate import DENSE_SUBCELLS, Layout  # noqa: E402
 from training.losses import HEADS, TrainedModel, class_entropy, dense_loss, labels_by_place  # noqa: E402
 from training.model import SIZES, ModelSize, build_model, build_tokenizer  # noqa: E402
 from training.presets import PRESETS, override  # noqa: E402
 from training.recipes.encoder import Encoder  # noqa: E402
-from training.targets import DENSE_CHANNELS, DENSE_CLASSES  # noqa: E402
 
 
 def test_each_channel_has_its_own_weight_and_what_is_not_labelled_counts_nothing():

@@ -16,6 +16,7 @@ import torch
 
 from getok_drive.errors import ConfigError
 from getok_drive.tokens.elements import ElementTokens
+from training.auxiliary import UNLABELLED
 from training.collate import Batch, Layout, text_batch
 from training.lora import Tuning
 from training.losses import Losses
@@ -31,7 +32,6 @@ from training.representations.places import PlacedPositions, marks_of
 from training.representations.reader import add_bins, fresh_decoder, reading_losses
 from training.representations.regions import drawn_question, outlined_picture
 from training.sft import Trainer
-from training.targets import UNLABELLED
 
 TASKS = {"lanes": tuple(FORMS), "regions": REGION_FORMS}
 

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 from getok_drive.errors import ConfigError, InputError
+from training.auxiliary import DENSE_CHANNELS
 from training.batches import RecipeBatches, validation_batches, with_data
 from training.datasets import world
 from training.presets import PRESETS, Stage, override
@@ -22,7 +23,6 @@ from training.recipes.domains import TABLE_12
 from training.recipes.mixture import BLOCK, Mixture, shares
 from training.recipes.pools import Pool, absent_rows, parse_pool, pools_of, validation_pools
 from training.recipes.settings import RecipeConfig
-from training.targets import DENSE_CHANNELS
 
 STAGE = Stage(8, (112, 56))
 

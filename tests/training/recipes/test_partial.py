@@ -10,13 +10,14 @@ import torch
 
 from getok_drive.preprocess import Preprocessor
 from getok_drive.tokens.vocab import TOKEN_ID, TOKENS
+from training.auxiliary import DENSE_CHANNELS, dense_labels
 from training.collate import Collator
 from training.datasets import world
 from training.losses import choice_entropy
 from training.recipes.conversation import IGNORE
 from training.recipes.driving import DrivingRecipe
 from training.recipes.partial import Labelling, assume_complete
-from training.targets import DENSE_CHANNELS, Noise, dense_labels
+from training.targets import Noise
 
 ALL = {"<lane>", "<drivable>", "<box>", "<sign>", "</scene>"}
 
