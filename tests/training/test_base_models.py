@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +207,7 @@ def losses(out: Path) -> dict[int, float]:
 
 def test_sft_learns_in_adapters_and_new_rows_only(run, base, kind):
     values = losses(run)
-    assert values[6] < values[1]
+    assert statistics.median(values[step] for step in (4, 5, 6)) < values[1]  # of two pictures each, and one may be hard
     before, _ = load_base(str(base))
     after, tokenizer = load_checkpoint(run / "final")
     first = first_token_id(tokenizer)
