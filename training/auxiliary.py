@@ -112,11 +112,9 @@ def lane_labels(sample: Sample) -> FloatArray:
         ``(GRID_SIZE, GRID_SIZE, 2, 2)`` float32: the way to the nearest point of a labelled lane, and to the nearest end of one.
     """
     lanes = [px_to_norm(lane.points_px, sample.size_wh) * GRID_SIZE for lane in sample.lanes if "lanes" in sample.known]
-    dense = [shapely.get_coordinates(shapely.segmentize(shapely.linestrings(lane), _LANE_SPACING)) for lane in lanes]
-    nothing = np.zeros((0, 2))
-    return np.stack(
-        [_ways(np.concatenate([nothing, *dense])), _ways(np.concatenate([nothing, *(lane[[0, -1]] for lane in lanes)]))], axis=2
-    )
+    along = shapely.get_coordinates(shapely.segmentize([shapely.linestrings(lane) for lane in lanes], _LANE_SPACING))
+    ends = np.concatenate([np.zeros((0, 2)), *(lane[[0, -1]] for lane in lanes)])
+    return np.stack([_ways(along), _ways(ends)], axis=2)
 
 
 def _ways(points: npt.NDArray[np.floating]) -> FloatArray:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Scores = npt.NDArray[np.floating]
 
 # What the truth in the next column, and in the next row, is worth, where the truth in the cell itself is worth 1. The row of a
-# lane's point is sure (`training.targets.thin_lane`).
+# lane's point is sure, but for bends (`training.targets.thin_lane`).
 NEAR = {"lane": (0.3, 0.0), "box": (0.3, 0.3), "sign": (0.5, 0.5)}
 DELETE_ABOVE = 0.9
 

@@ -41,8 +41,8 @@ grpo() { # stage, start, out, steps, settings...; the rate falls over the last t
         -m training.grpo --start-from "$start" --stage "$stage" --out "$out" "${COMMON[@]}" "steps=$steps" "decay_steps=$((steps / 3))" "$@"
 }
 
-evaluate() { # what is evaluated, where to; done once
-    [ -e "$2/report.json" ] || "$PYTHON" -m training.evaluate --dataset "$DATASET" --limit "$LIMIT" --bundle "$1" --out "$2"
+evaluate() { # what is evaluated, where to
+    "$PYTHON" -m training.evaluate --dataset "$DATASET" --limit "$LIMIT" --bundle "$1" --out "$2"
 }
 
 from=$START curves=()
