@@ -2,7 +2,7 @@
 # run goes on from its last checkpoint, and a run that is done is left alone. About 9 CPU seconds a step and process.
 #
 #     OUT=runs/grpo bash training/runs/grpo_nano.sh      from the eleventh weights, the last before GRPO; the twelfth came of it
-#     START=runs/mine/final ...                          from others
+#     START=runs/mine/final CALIBRATION=getok_drive/bundles/nano/contract.json ...      from others
 #     PROCESSES=1 PLACE_STEPS=0 MOVE_STEPS=25 ...      the second stage alone, on one core
 #     ABLATE="placement.lane_f1 movement.lane_gain" ABLATE_STEPS=40 ...      stages without a reward, from START
 set -euo pipefail
@@ -31,8 +31,7 @@ COMMON=(--preset nano credit=element share_prefix=True train_vision=False sampli
     prompts=8 prompts_per_pass=4 minibatches=1 threads=1 save_every=10 eval_every=0 pictures_every=0)
 PLACE=("learning_rate=${PLACE_RATE:-4e-5}" sampling.temperature=0.6 sampling.refine_proposals=True "rewards.lane_thresholds=(0.5,)")
 MOVE=("learning_rate=${MOVE_RATE:-3e-5}" sampling.temperature=0.4)
-BUNDLE=(--name nano --rounds 3,box=2 --least-confidence box=0.3,sign=0.25)
-[ ! -e "$START/contract.json" ] || BUNDLE+=(--calibration "$START/contract.json")
+CALIBRATION=${CALIBRATION:-$START/contract.json} # of confidences; a bundle that starts from a folder of training.sft has none of its own
 
 grpo() { # stage, start, out, steps, settings...; the rate falls over the last third
     local stage=$1 start=$2 out=$3 steps=$4
@@ -41,8 +40,15 @@ grpo() { # stage, start, out, steps, settings...; the rate falls over the last t
         -m training.grpo --start-from "$start" --stage "$stage" --out "$out" "${COMMON[@]}" "steps=$steps" "decay_steps=$((steps / 3))" "$@"
 }
 
-evaluate() { # what is evaluated, where to
-    "$PYTHON" -m training.evaluate --dataset "$DATASET" --limit "$LIMIT" --bundle "$1" --out "$2"
+evaluate() { # what is evaluated (a bundle, or a training folder to make one of), where the bundle is made, where to
+    local calibration=()
+    [ ! -e "$CALIBRATION" ] || calibration=(--calibration "$CALIBRATION")
+    if [ -e "$1/contract.json" ]; then
+        set -- "$1" "$1" "$3"
+    elif [ ! -e "$2" ]; then
+        "$PYTHON" -m training.export "$1" --out "$2" --name nano --rounds 3,box=2 --least-confidence box=0.3,sign=0.25 "${calibration[@]}"
+    fi
+    "$PYTHON" -m training.evaluate --dataset "$DATASET" --limit "$LIMIT" --bundle "$2" --out "$3"
 }
 
 from=$START curves=()
@@ -53,9 +59,8 @@ fi
 grpo movement "$from" "$OUT/move" "$MOVE_STEPS" "${MOVE[@]}"
 "$PYTHON" -m training.curves "${curves[@]}" "stage 2=$OUT/move" --window 20 --out "$OUT/curves.png" \
     --plot reward/lane_f1,reward/lane_closeness,reward/point_refinement,reward/lane_gain,kl,entropy
-[ -e "$OUT/bundle" ] || "$PYTHON" -m training.export "$OUT/move/final" --out "$OUT/bundle" "${BUNDLE[@]}"
-evaluate "$START" "$OUT/eval-start"
-evaluate "$OUT/bundle" "$OUT/eval-grpo"
+evaluate "$START" "$OUT/bundle-start" "$OUT/eval-start"
+evaluate "$OUT/move/final" "$OUT/bundle" "$OUT/eval-grpo"
 "$PYTHON" -m training.compare "start=$OUT/eval-start" "grpo=$OUT/eval-grpo" --out "$OUT/compare.html"
 
 compared=("start=$OUT/eval-start")
@@ -64,8 +69,7 @@ for ablated in $ABLATE; do # STAGE.REWARD, or STAGE.nothing to compare with
     if [ "$stage" = placement ]; then settings=("${PLACE[@]}"); else settings=("${MOVE[@]}"); fi
     [ "$name" = nothing ] || settings+=("rewards.driving_$ablated=0")
     grpo "$stage" "$START" "$out" "$ABLATE_STEPS" "${settings[@]}"
-    [ -e "$out/bundle" ] || "$PYTHON" -m training.export "$out/final" --out "$out/bundle" "${BUNDLE[@]}"
-    evaluate "$out/bundle" "$out/eval"
+    evaluate "$out/final" "$out/bundle" "$out/eval"
     compared+=("$ablated=$out/eval")
 done
 [ -z "$ABLATE" ] || "$PYTHON" -m training.compare "${compared[@]}" --out "$OUT/ablations.html"
