@@ -1,14 +1,14 @@
 # GRPO on the nano model, both stages, paid for lanes (docs/grpo.md says what came of it). Stop it whenever you like: called again, each
 # run goes on from its last checkpoint, and a run that is done is left alone. About 9 CPU seconds a step and process.
 #
-#     OUT=runs/grpo bash training/runs/grpo_nano.sh      from the eleventh weights, the last before GRPO; the twelfth came of it
-#     START=runs/mine/final CALIBRATION=getok_drive/bundles/nano/contract.json ...      from others
+#     OUT=runs/grpo bash training/runs/grpo_nano.sh      from the eleventh weights; the twelfth came of it
+#     START=runs/mine/final CALIBRATION=getok_drive/bundles/nano/contract.json ...      from others (sft_nano.sh)
 #     PROCESSES=1 PLACE_STEPS=0 MOVE_STEPS=25 ...      the second stage alone, on one core
 #     ABLATE="placement.lane_f1 movement.lane_gain" ABLATE_STEPS=40 ...      stages without a reward, from START
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PYTHON=${PYTHON:-python}
-START=${START:-runs/nano-sft}
+source training/runs/eleventh.sh
 OUT=${OUT:-runs/grpo}
 PROCESSES=${PROCESSES:-2}
 PLACE_STEPS=${PLACE_STEPS:-200}
@@ -18,11 +18,6 @@ ABLATE_STEPS=${ABLATE_STEPS:-40}
 DATASET=${DATASET:-world:val}
 LIMIT=${LIMIT:-500}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-
-if [ "$START" = runs/nano-sft ] && [ ! -e "$START" ]; then # the commit that shipped the eleventh
-    mkdir -p "$START"
-    git archive 83f6199 getok_drive/bundles/nano | tar -x --strip-components=3 -C "$START"
-fi
 
 # One picture is 128 visual tokens, so a row that holds the prompt (and the proposal) once is cheaper than one an answer; the tower is
 # frozen, so that a picture is encoded once a step and costs nothing in the update. Draws are near the greedy answer: a policy whose
