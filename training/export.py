@@ -8,7 +8,6 @@ backends of one bundle compute with the same numbers. The written bundle is load
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shutil
 import subprocess
 import sys
@@ -128,18 +127,6 @@ def export(
             shutil.rmtree(out)
         fresh.rename(out)
     return Bundle.load(out)
-
-
-def recalibrate(folder: Path, calibration: Mapping[str, CalibrationSpec]) -> Bundle:
-    """Write another calibration into a bundle's contract; the bundle's identity changes with it.
-
-    Args:
-        folder: the bundle.
-        calibration: by element kind; replaces the old one.
-    """
-    contract = dataclasses.replace(Bundle.load(folder).contract, calibration=dict(calibration))
-    (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
-    return Bundle.load(folder)
 
 
 def geometry(model: Qwen2_5_VLForConditionalGeneration, preprocessor: Preprocessor) -> Geometry:

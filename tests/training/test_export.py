@@ -118,14 +118,11 @@ def test_exporting_twice_gives_the_same_bytes(tiny_checkpoint, tmp_path):
 
 
 def test_calibration_reaches_the_contract(tiny_checkpoint, tiny_bundle, tmp_path):
-    import shutil
-
     one, each = tmp_path / "one.json", tmp_path / "each.json"
     one.write_text(json.dumps({"temperature": 1.5, "bias": -0.25, "frames": 10}))
     each.write_text(json.dumps({"lane": {"temperature": 2.0, "bias": 0.5}}))
     assert read_calibration(one)["sign"].temperature == 1.5
-    shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    bundle = exporting.recalibrate(tmp_path / "bundle", read_calibration(each))
+    bundle = exporting.export(tiny_bundle, tmp_path / "bundle", calibration=read_calibration(each))
     assert bundle.calibration["lane"].bias == 0.5
     assert bundle.sha256 != Bundle.load(tiny_bundle).sha256
     assert read_calibration(tmp_path / "bundle" / CONTRACT) == bundle.contract.calibration

@@ -18,7 +18,10 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     --data "0.10*voc:$DATA/road_signs" recipe.vary=0.7 \
     "stages=(($STEPS,(512,256)),)" optimizer=muon learning_rate=6e-4 warmup_steps=20 decay_steps=$((STEPS - 40)) \
     "loss_weights.kinds=(1.0,1.0,1.3,2.0)" ema_decay=0.99 refine_points=24 threads=1 save_every=50 eval_every=0
-"$PYTHON" -m training.export "$OUT/final" --out "$OUT/bundle" --name nano-road --rounds 3,box=2
+AS_NANO=(--name nano-road --rounds 3,box=2 --least-confidence box=0.3,sign=0.25) # confidences calibrated on the world, as nano's are
+"$PYTHON" -m training.export "$OUT/final" --out "$OUT/uncalibrated" "${AS_NANO[@]}"
+"$PYTHON" -m training.evaluate --dataset world:val --limit 300 --bundle "$OUT/uncalibrated" --fit-calibration --out "$OUT/calibration"
+"$PYTHON" -m training.export "$OUT/final" --out "$OUT/bundle" "${AS_NANO[@]}" --calibration "$OUT/calibration/calibration.json"
 for set in "tusimple:$DATA/tusimple --tasks lanes" "camvid:$DATA/camvid_segnet --tasks drivable" \
     "idd:$DATA/idd_lite --split val --tasks drivable" "voc:$DATA/road_signs --tasks signs" "world:test"; do
     # shellcheck disable=SC2086 # several words
