@@ -103,7 +103,7 @@ def greedy_cells(mask: npt.ArrayLike, proposals: Proposals, tau: float = TAU, ma
         if iou >= tau:
             reason = "reached"
             break
-    kept = _irreducible(words, chosen, gains, wanted, area, min(tau, iou))
+    kept = _irreducible(words, chosen, gains, wanted, area, tau)
     final = _iou(words[kept], wanted, area)
     if final >= tau:  # leaving out what had become redundant can raise the IoU, too
         reason = "reached"
@@ -135,14 +135,21 @@ def _iou(words: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64], area: in
 
 
 def _irreducible(
-    words: npt.NDArray[np.uint64], chosen: list[int], gains: list[float], wanted: npt.NDArray[np.uint64], area: int, least: float
+    words: npt.NDArray[np.uint64], chosen: list[int], gains: list[float], wanted: npt.NDArray[np.uint64], area: int, tau: float
 ) -> list[int]:
-    """``chosen`` without those that the others make superfluous; smallest gain first."""
-    kept = list(chosen)
-    for _, candidate in sorted(zip(gains, chosen, strict=True)):
+    """``chosen`` without those that the others make superfluous; smallest gain first.
+
+    Leaving one out takes its wrong pixels away, too, so that another may become superfluous that was not before: after each the
+    search begins anew.
+    """
+    kept, iou = list(chosen), _iou(words[chosen], wanted, area)
+    waiting = [k for _, k in sorted(zip(gains, chosen, strict=True))]
+    while waiting:
+        candidate = waiting.pop(0)
         rest = [k for k in kept if k != candidate]
-        if rest and _iou(words[rest], wanted, area) >= least:
-            kept = rest
+        if rest and (without := _iou(words[rest], wanted, area)) >= min(tau, iou):
+            kept, iou = rest, without
+            waiting = [k for _, k in sorted(zip(gains, chosen, strict=True)) if k in rest]
     return kept
 
 
