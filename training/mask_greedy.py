@@ -143,13 +143,14 @@ def _irreducible(
     search begins anew.
     """
     kept, iou = list(chosen), _iou(words[chosen], wanted, area)
-    waiting = [k for _, k in sorted(zip(gains, chosen, strict=True))]
+    order = [k for _, k in sorted(zip(gains, chosen, strict=True))]
+    waiting = list(order)
     while waiting:
         candidate = waiting.pop(0)
         rest = [k for k in kept if k != candidate]
         if rest and (without := _iou(words[rest], wanted, area)) >= min(tau, iou):
             kept, iou = rest, without
-            waiting = [k for _, k in sorted(zip(gains, chosen, strict=True)) if k in rest]
+            waiting = [k for k in order if k in rest]
     return kept
 
 

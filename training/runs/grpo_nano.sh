@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # GRPO on the nano model, both stages, paid for lanes (docs/grpo.md says what came of it). Stop it whenever you like: called again, each
 # run goes on from its last checkpoint, and a run that is done is left alone. About 9 CPU seconds a step and process.
 #
